@@ -1,0 +1,72 @@
+# Two commands set everything up: `make run` serves the demo, `make test` passes the tests.
+# They need python3 (3.11 to 3.13) with venv, git and make; all else comes into $(VENV) and the
+# user's cache. `make bench` alone also wants Debian's wrk.
+#
+#   PYTHON=python3.12   another interpreter; it gets a virtual environment of its own
+#   ARGS="-k routing"   more arguments for pytest, the benchmark or the server
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+CONFIG ?= config/edge.yaml
+ARGS ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format guests bench clean
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make run      serve the demo on http://127.0.0.1:8080 (CONFIG=file for another configuration)
+run: $(VENV)/.run
+	exec $(BIN)/edge-server --config $(CONFIG) $(ARGS)
+
+## make test     build the guests and run every test (ARGS="-k name" for some)
+test: guests
+	$(BIN)/python -m pytest $(ARGS)
+
+## make guests   build the guest programs with the real SDKs and compilers, once per content
+guests: $(VENV)/.test
+	$(BIN)/python -m tests.support.guests
+
+## make check    format, lint, types, layers
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+## make format   rewrite the files the way `make check` wants them
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## make bench    measure this server beside its peers (needs wrk; ARGS="--rounds 1" is quick)
+bench: $(VENV)/.bench
+	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
+	$(BIN)/python -m tests.bench.run $(ARGS)
+
+## make clean    remove the virtual environment and what the tools left behind
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	find edge tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a level is installed again only when one of the files that decide it has changed.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: say PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	$(PIP) install -r requirements/run.txt
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.run
+	$(PIP) install -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.test
+	$(PIP) install -r requirements/bench.txt
+	@touch $@

@@ -1,0 +1,63 @@
+"""Header hostcalls that `fastly_http_req` and `fastly_http_resp` share, declared once for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edge.abi.codec import Out, OutList
+from edge.abi.fastly.heads import Head, Name, Value, ValueList, split_values
+from edge.abi.hostcall import HostModule
+from edge.abi.sandbox import Sandbox
+
+
+def header_names_get(box: Sandbox, head: Head, names: OutList) -> None:
+    """The distinct field names, lower-case."""
+    names.fill(list(head.fields))
+
+
+def header_value_get(box: Sandbox, head: Head, name: Name, value: Out) -> None:
+    """The first value of a field; INVAL when it is absent."""
+    value.fill(head.first(name))
+
+
+def header_values_get(box: Sandbox, head: Head, name: Name, values: OutList) -> None:
+    """All values of a field; none when it is absent."""
+    values.fill(head.values(name))
+
+
+def header_values_set(box: Sandbox, head: Head, name: Name, values: ValueList) -> None:
+    """Replace all values of a field; each one given is followed by a NUL."""
+    head.replace(box, name, split_values(values))
+
+
+def header_insert(box: Sandbox, head: Head, name: Name, value: Value) -> None:
+    """Set a field to exactly one value."""
+    head.insert(box, name, value)
+
+
+def header_append(box: Sandbox, head: Head, name: Name, value: Value) -> None:
+    """Add a value to a field and keep its others."""
+    head.append(box, name, value)
+
+
+def header_remove(box: Sandbox, head: Head, name: Name) -> None:
+    """Remove a field; INVAL when it is absent."""
+    head.remove(box, name)
+
+
+FIELD_CALLS: tuple[Callable[..., None], ...] = (
+    header_names_get,
+    header_value_get,
+    header_values_get,
+    header_values_set,
+    header_insert,
+    header_append,
+    header_remove,
+)
+
+
+def declare_field_calls(abi: HostModule, head: Any) -> None:
+    """Add them to a module whose heads cross the ABI as `head` (an annotation with its codec)."""
+    for handler in FIELD_CALLS:
+        abi.named(handler.__name__, head=head)(handler)

@@ -1,0 +1,333 @@
+"""Request and response heads while a guest builds them: fields, limits, charges.  No hostcalls.
+
+Names are kept lower-case with their values together, so a million appends cost a million dict
+look-ups; what a head may hold is `limits.head_bytes` and `limits.head_fields`.  A client request's
+fields are copied only when its guest looks at them: a hello world never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from edge.abi.codec import MAX_TEXT, Codec, Handle, Names, Span
+from edge.abi.sandbox import Sandbox
+from edge.errors import InvalidArgument, InvalidHead, LimitExceeded
+from edge.http.message import Headers, RequestHead
+
+# What a field costs us above its own bytes: two bytes objects, a list, a dict slot.
+FIELD_OVERHEAD = 96
+MAX_URI = 16 * 1024  # twice the client's limit: guests add parameters on the way to a backend
+
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_FIELD_VALUE = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))  # RFC 9110 §5.5
+_URI = bytes(range(0x21, 0x7F))  # RFC 3986 wants even less; what the SDKs accept goes through
+
+
+class HttpVersion(IntEnum):
+    """`http_version`."""
+
+    HTTP_09 = 0
+    HTTP_10 = 1
+    HTTP_11 = 2
+    H2 = 3
+    H3 = 4
+
+
+class FramingMode(IntEnum):
+    """`framing_headers_mode`."""
+
+    AUTOMATIC = 0
+    MANUALLY_FROM_HEADERS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOverride:
+    """What the guest asks of the cache for this request; kept for when it is sent."""
+
+    tag: int
+    ttl: int  # seconds
+    stale_while_revalidate: int  # seconds
+    surrogate_key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldName(Span):
+    """A field name: a token (RFC 9110 §5.1), lower-cased."""
+
+    limit: int = MAX_TEXT
+
+    def lift(self, raw: Sequence[str], target: str, names: Names) -> list[str]:
+        delete, bad = names.bind(_TOKEN, "token"), names.bind(_bad_name, "bad_name")
+        return [
+            *Span.lift(self, raw, target, names),
+            f"if not {target} or {target}.translate(None, {delete}): {bad}({target})",
+            f"{target} = {target}.lower()",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldValue(Codec):
+    """A field value; longer than a whole head may be is LIMITEXCEEDED, with nothing copied.
+
+    `nul` lets through the NUL bytes that end each value of a list.
+    """
+
+    nul: bool = False
+    wasm: str = "ii"
+
+    def lift(self, raw: Sequence[str], target: str, names: Names) -> list[str]:
+        ptr, length = raw
+        delete = names.bind(_FIELD_VALUE + (b"\0" if self.nul else b""), "field_value")
+        bad, too_long = names.bind(_bad_value, "bad_value"), names.bind(_too_long, "too_long")
+        room = "box.limits.head_bytes" + (" + box.limits.head_fields" if self.nul else "")
+        return [
+            f"if {length} > {room}: {too_long}({length}, {room})",
+            f"if {ptr} + {length} > m.size: m.require({ptr}, {length})",
+            f"{target} = w[m.base + {ptr} : m.base + {ptr} + {length}]",
+            f"if {target}.translate(None, {delete}): {bad}()",
+        ]
+
+
+def _bad_name(name: bytes) -> None:
+    raise InvalidHead(f"{name[:64]!r} is not a field name")
+
+
+def _bad_value() -> None:
+    raise InvalidHead("a field value holds a control character")
+
+
+def _too_long(length: int, limit: int) -> None:
+    raise LimitExceeded(
+        f"a field value of {length} bytes, a whole head may have {limit}", limit="limits.head_bytes"
+    )
+
+
+class Head:
+    """What requests and responses have in common: the fields."""
+
+    __slots__ = ("cost", "count", "fields", "manual_framing", "size", "version")
+
+    fields: dict[bytes, list[bytes]]  # lower-case name -> its values in order
+
+    size: int  # bytes of names and values, each field's name counted
+    count: int  # fields
+    cost: int  # bytes charged for them
+    version: HttpVersion
+    manual_framing: bool
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of a field; none when it is absent."""
+        return self.fields.get(name, [])
+
+    def first(self, name: bytes) -> bytes:
+        """The first value.  Raises InvalidArgument when the field is absent (ABI page, 6.2)."""
+        found = self.fields.get(name)
+        if found is None:
+            raise InvalidArgument(f"no field {name[:64]!r}")
+        return found[0]
+
+    def insert(self, box: Sandbox, name: bytes, value: bytes) -> None:
+        """Make `value` the field's only one."""
+        fields = self.fields
+        old = fields.get(name)
+        if old is None:
+            self._resize(box, len(name) + len(value), 1)
+        else:
+            self._resize(box, len(name) + len(value) - _size(name, old), 1 - len(old))
+        fields[name] = [value]
+
+    def append(self, box: Sandbox, name: bytes, value: bytes) -> None:
+        """Add a value after the field's others."""
+        fields = self.fields
+        self._resize(box, len(name) + len(value), 1)
+        if name in fields:
+            fields[name].append(value)
+        else:
+            fields[name] = [value]
+
+    def replace(self, box: Sandbox, name: bytes, values: list[bytes]) -> None:
+        """Make `values` the field's values; none at all removes it."""
+        fields = self.fields
+        old = fields.get(name, [])
+        self._resize(box, _size(name, values) - _size(name, old), len(values) - len(old))
+        if values:
+            fields[name] = values
+        else:
+            fields.pop(name, None)
+
+    def remove(self, box: Sandbox, name: bytes) -> None:
+        """Raises InvalidArgument when the field is absent."""
+        old = self.fields.pop(name, None)
+        if old is None:
+            raise InvalidArgument(f"no field {name[:64]!r}")
+        self._resize(box, -_size(name, old), -len(old))
+
+    def flat(self) -> Headers:
+        """All fields as a list."""
+        return [(name, value) for name, values in self.fields.items() for value in values]
+
+    def release(self, box: Sandbox) -> None:
+        """The guest has let go of the head."""
+        box.hold(-self.cost)
+        self.cost = 0
+
+    def _resize(self, box: Sandbox, size: int, count: int) -> None:
+        """Grow or shrink by that much, or raise LimitExceeded before anything has changed."""
+        new_size, new_count = self.size + size, self.count + count
+        limits = box.limits
+        if size > 0 and new_size > limits.head_bytes:
+            raise LimitExceeded(
+                f"a head of {new_size} bytes, {limits.head_bytes} allowed",
+                limit="limits.head_bytes",
+            )
+        if count > 0 and new_count > limits.head_fields:
+            raise LimitExceeded(
+                f"a head of {new_count} fields, {limits.head_fields} allowed",
+                limit="limits.head_fields",
+            )
+        grown = size + FIELD_OVERHEAD * count
+        box.hold(grown)
+        self.cost += grown
+        self.size, self.count = new_size, new_count
+
+
+def _size(name: bytes, values: list[bytes]) -> int:
+    return len(name) * len(values) + sum(map(len, values))
+
+
+class GuestRequest(Head):
+    """A request head; `from_client` marks the one that came from the client."""
+
+    __slots__ = (
+        "_box",
+        "_line_cost",
+        "auto_decompress",
+        "cache_override",
+        "from_client",
+        "method",
+        "uri",
+    )
+
+    def __init__(self, box: Sandbox, *, from_client: bool = False) -> None:
+        self._box = box
+        self._line_cost = 0  # charged for what the guest set besides fields
+        self.size = self.count = self.cost = 0
+        self.from_client = from_client
+        self.manual_framing = False
+        self.auto_decompress = 0
+        self.cache_override: CacheOverride | None = None
+        if not from_client:
+            self.method = b"GET"
+            self.uri = b"/"
+            self.version = HttpVersion.HTTP_11
+            self.fields = {}
+        # the client's own parts are looked up when asked for: see __getattr__
+
+    def __getattr__(self, name: str) -> object:
+        """Fill in a part of the client's request on first use (called while the slot is empty)."""
+        if not self.from_client or name not in _FROM_CLIENT:
+            raise AttributeError(name)
+        client = self._box.downstream.head
+        if name == "fields":
+            self._copy(client.headers)
+        else:
+            setattr(self, name, _FROM_CLIENT[name](client))
+        return object.__getattribute__(self, name)
+
+    def _copy(self, headers: Headers) -> None:
+        fields: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            if name in fields:
+                fields[name].append(value)
+            else:
+                fields[name] = [value]
+        # The bytes are the connection's; only our structure around them is charged.
+        cost = FIELD_OVERHEAD * len(headers)
+        self._box.hold(cost)
+        self.cost += cost
+        self.count = len(headers)
+        self.size = sum(len(name) + len(value) for name, value in headers)
+        self.fields = fields
+
+    def set_method(self, method: bytes) -> None:
+        """Raises InvalidHead unless it is a token (RFC 9110 §9.1)."""
+        if not method or method.translate(None, _TOKEN):
+            raise InvalidHead(f"{method[:64]!r} is not a method")
+        self._charge_line(method, self.uri, self.cache_override)
+        self.method = method
+
+    def set_uri(self, uri: bytes) -> None:
+        """Raises InvalidHead when it is no URI."""
+        check_uri(uri)
+        self._charge_line(self.method, uri, self.cache_override)
+        self.uri = uri
+
+    def set_cache_override(self, override: CacheOverride) -> None:
+        """Keep it for when the request is sent."""
+        self._charge_line(self.method, self.uri, override)
+        self.cache_override = override
+
+    def _charge_line(self, method: bytes, uri: bytes, override: CacheOverride | None) -> None:
+        key = override.surrogate_key if override else b""
+        cost = len(method) + len(uri) + len(key)
+        self._box.hold(cost - self._line_cost)
+        self.cost += cost - self._line_cost
+        self._line_cost = cost
+
+
+class GuestResponse(Head):
+    """A response head that the guest made."""
+
+    __slots__ = ("close", "status")
+
+    def __init__(self) -> None:
+        self.fields = {}
+        self.size = self.count = self.cost = 0
+        self.version = HttpVersion.HTTP_11
+        self.manual_framing = False
+        self.status = 200
+        self.close = False  # end the client's connection after this response
+
+
+def absolute_uri(head: RequestHead) -> bytes:
+    """What the guest sees of the client's request target, made absolute (ABI page, section 7)."""
+    if head.target == b"*":  # RFC 9112 §3.2.4: its target URI has an empty path
+        return b"%s://%s" % (head.scheme, head.authority)
+    return b"%s://%s%s" % (head.scheme, head.authority, head.target)
+
+
+_FROM_CLIENT: dict[str, Callable[[RequestHead], object]] = {
+    "method": lambda head: head.method,
+    "uri": absolute_uri,
+    "version": lambda head: HttpVersion.HTTP_10 if head.version == 10 else HttpVersion.HTTP_11,
+    "fields": lambda head: head.headers,
+}
+
+
+def check_uri(uri: bytes) -> bytes:
+    """Raises InvalidHead unless it could be a URI: visible ASCII, and an authority after `://`."""
+    if not uri or len(uri) > MAX_URI or uri.translate(None, _URI):
+        raise InvalidHead("not a URI: empty, too long, or with bytes that must be percent-encoded")
+    scheme, separator, rest = uri.partition(b"://")
+    if separator and not scheme.translate(None, _SCHEME) and uri[:1] not in b"/*":
+        authority = rest.partition(b"/")[0].partition(b"?")[0]
+        if not scheme or not authority or authority.endswith((b"@", b":@")):
+            raise InvalidHead("a URI without scheme or host")
+    return uri
+
+
+_SCHEME = b"+-.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+Name = Annotated[bytes, FieldName()]
+Value = Annotated[bytes, FieldValue()]
+ValueList = Annotated[bytes, FieldValue(nul=True)]  # each value followed by a NUL
+Request = Annotated[GuestRequest, Handle("requests")]
+Response = Annotated[GuestResponse, Handle("responses")]
+
+
+def split_values(values: bytes) -> list[bytes]:
+    """`header_values_set`: each value is followed by a NUL; text after the last one is dropped."""
+    return values.split(b"\0")[:-1]

@@ -1,0 +1,208 @@
+"""`fastly_http_req`: request heads.  Sending them to backends is not here yet."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from edge.abi.codec import U32, Bits, Choice, Out, OutList, OutOctets, Span
+from edge.abi.codec import Handle as HandleCodec
+from edge.abi.fastly import facts
+from edge.abi.fastly.fields import declare_field_calls
+from edge.abi.fastly.heads import (
+    CacheOverride,
+    FramingMode,
+    GuestRequest,
+    HttpVersion,
+    Request,
+)
+from edge.abi.fastly.status import FASTLY
+from edge.abi.hostcall import HostModule
+from edge.abi.sandbox import Sandbox
+
+abi = HostModule("fastly_http_req", FASTLY)
+
+Version = Annotated[HttpVersion, Choice(HttpVersion)]
+Framing = Annotated[FramingMode, Choice(FramingMode)]
+OverrideTag = Annotated[int, Bits(known=0b1111)]  # pass, ttl, stale_while_revalidate, pci
+Encodings = Annotated[int, Bits(known=0b1)]  # gzip
+# RFC 9110 has no longest method; the SDKs read them into 1,024 bytes.
+Method = Annotated[bytes, Span(limit=1024)]
+Uri = Annotated[bytes, Span()]
+SurrogateKey = Annotated[bytes, Span(limit=16 * 1024)]
+NewRequest = Annotated[GuestRequest, HandleCodec("requests")]
+ClosedRequest = Annotated[GuestRequest, HandleCodec("requests", consumed=True)]
+
+_CLIENT = "fastly.client_request"
+
+
+@abi.hostcall
+def body_downstream_get(box: Sandbox) -> tuple[U32, U32]:
+    """Handles of the client's request and its body; the same ones at each call."""
+    extras = box.extras
+    if _CLIENT in extras:
+        request, body = extras[_CLIENT]
+        return request, body
+    request = box.requests.insert(GuestRequest(box, from_client=True))
+    body = box.items.insert(box.downstream.body)
+    extras[_CLIENT] = request, body
+    return request, body
+
+
+@abi.hostcall
+def new(box: Sandbox) -> NewRequest:
+    """A new request head: GET / HTTP/1.1."""
+    return GuestRequest(box)
+
+
+@abi.hostcall
+def close(box: Sandbox, request: ClosedRequest) -> None:
+    """Drop a head; its handle is consumed."""
+    request.release(box)
+
+
+declare_field_calls(abi, Request)
+
+
+@abi.hostcall
+def method_get(box: Sandbox, request: Request, method: Out) -> None:
+    """The method."""
+    method.fill(request.method)
+
+
+@abi.hostcall
+def method_set(box: Sandbox, request: Request, method: Method) -> None:
+    """Set the method: a token, whose case is kept; ERROR otherwise."""
+    request.set_method(method)
+
+
+@abi.hostcall
+def uri_get(box: Sandbox, request: Request, uri: Out) -> None:
+    """The URI; the client's is absolute."""
+    uri.fill(request.uri)
+
+
+@abi.hostcall
+def uri_set(box: Sandbox, request: Request, uri: Uri) -> None:
+    """Set the URI; ERROR when it is none."""
+    request.set_uri(uri)
+
+
+@abi.hostcall
+def version_get(box: Sandbox, request: Request) -> U32:
+    """The HTTP version, as `http_version`."""
+    return request.version
+
+
+@abi.hostcall
+def version_set(box: Sandbox, request: Request, version: Version) -> None:
+    """Set the HTTP version that a backend is asked for."""
+    request.version = version
+
+
+@abi.hostcall
+def framing_headers_mode_set(box: Sandbox, request: Request, mode: Framing) -> None:
+    """Whether the guest's own Content-Length and Transfer-Encoding are used when they are valid."""
+    request.manual_framing = mode is FramingMode.MANUALLY_FROM_HEADERS
+
+
+@abi.hostcall
+def cache_override_set(
+    box: Sandbox, request: Request, tag: OverrideTag, ttl: U32, stale_while_revalidate: U32
+) -> None:
+    """Keep what the guest asks of the cache until the request is sent."""
+    request.set_cache_override(CacheOverride(tag, ttl, stale_while_revalidate))
+
+
+@abi.hostcall
+def cache_override_v2_set(
+    box: Sandbox,
+    request: Request,
+    tag: OverrideTag,
+    ttl: U32,
+    stale_while_revalidate: U32,
+    surrogate_key: SurrogateKey,
+) -> None:
+    """The same with a surrogate key to add."""
+    override = CacheOverride(tag, ttl, stale_while_revalidate, surrogate_key)
+    request.set_cache_override(override)
+
+
+@abi.hostcall
+def auto_decompress_response_set(box: Sandbox, request: Request, encodings: Encodings) -> None:
+    """Keep which encodings we should undo on the response."""
+    request.auto_decompress = encodings
+
+
+# Older spellings of `fastly_http_downstream`, which asks the same of a given request ----------
+
+
+@abi.hostcall
+def original_header_names_get(box: Sandbox, names: OutList) -> None:
+    """The client's field names as it spelt them."""
+    names.fill(facts.original_names(box))
+
+
+@abi.hostcall
+def original_header_count(box: Sandbox) -> U32:
+    """How many fields the client sent."""
+    return facts.original_count(box)
+
+
+@abi.hostcall
+def downstream_client_ip_addr(box: Sandbox, octets: OutOctets) -> U32:
+    """The client's address in 4 or 16 octets."""
+    return octets.fill(facts.client_address(box))
+
+
+@abi.hostcall
+def downstream_server_ip_addr(box: Sandbox, octets: OutOctets) -> U32:
+    """The address the client connected to, in 4 or 16 octets."""
+    return octets.fill(facts.server_address(box))
+
+
+@abi.hostcall
+def downstream_client_request_id(box: Sandbox, request_id: Out) -> None:
+    """The request id: 32 hexadecimal digits."""
+    request_id.fill(facts.request_id(box))
+
+
+@abi.hostcall
+def downstream_compliance_region(box: Sandbox, region: Out) -> None:
+    """The compliance region; always `none`."""
+    region.fill(facts.COMPLIANCE_REGION)
+
+
+@abi.hostcall
+def downstream_client_ddos_detected(box: Sandbox) -> U32:
+    """Whether the request is part of an attack; we never say so."""
+    return 0
+
+
+@abi.hostcall
+def fastly_key_is_valid(box: Sandbox) -> U32:
+    """Whether the request carries a key that may purge; there are none yet."""
+    return 0
+
+
+def _absent_text(name: str, doc: str) -> None:
+    def answer(box: Sandbox, text: Out) -> None:
+        raise facts.nothing_known(name)
+
+    answer.__doc__ = doc
+    abi.named(name)(answer)
+
+
+for _name in facts.TLS_TEXTS + facts.FINGERPRINT_TEXTS:
+    _absent_text(_name, facts.TLS_DOC if "tls" in _name else facts.FINGERPRINT_DOC)
+
+
+@abi.hostcall
+def downstream_tls_client_cert_verify_result(box: Sandbox) -> U32:
+    """NONE: the connection is not TLS."""
+    raise facts.nothing_known("downstream_tls_client_cert_verify_result")
+
+
+@abi.hostcall
+def downstream_tls_ja3_md5(box: Sandbox, digest: U32) -> U32:
+    """NONE: the connection is not TLS."""
+    raise facts.nothing_known("downstream_tls_ja3_md5")

@@ -1,0 +1,50 @@
+"""All import modules of the Fastly ABI, for whoever links guests."""
+
+from __future__ import annotations
+
+from edge.abi.fastly import (
+    async_io,
+    compute_runtime,
+    config_store,
+    dictionary,
+    http_body,
+    http_downstream,
+    http_req,
+    http_resp,
+    log,
+    secret_store,
+    uap,
+    version,
+)
+from edge.abi.fastly.legacy import legacy_module
+from edge.abi.fastly.unsupported import NOT_BUILT, declare_not_built, module_not_built
+from edge.abi.hostcall import HostModule
+
+
+def _modules() -> tuple[HostModule, ...]:
+    built = {
+        file.abi.name: file.abi
+        for file in (
+            version,
+            http_req,
+            http_resp,
+            http_body,
+            http_downstream,
+            async_io,
+            log,
+            dictionary,
+            config_store,
+            secret_store,
+            compute_runtime,
+            uap,
+        )
+    }
+    for name in NOT_BUILT:
+        if name in built:
+            declare_not_built(built[name])
+        else:
+            built[name] = module_not_built(name)
+    return (*built.values(), legacy_module(built))
+
+
+FASTLY_MODULES = _modules()

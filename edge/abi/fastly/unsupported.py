@@ -1,0 +1,223 @@
+"""Every Fastly hostcall that is not built yet: it links, and answers UNSUPPORTED.
+
+Signatures are core wasm parameters, one letter each (`i` i32).  A feature that gets built
+moves from here to its own module.
+"""
+
+from __future__ import annotations
+
+from edge.abi.fastly.status import FASTLY
+from edge.abi.hostcall import HostModule
+
+# module -> reason -> function -> parameters
+NOT_BUILT: dict[str, dict[str, dict[str, str]]] = {
+    "fastly_http_req": {
+        "requests to backends are not built yet": {
+            "send": "iiiiii",
+            "send_v2": "iiiiiii",
+            "send_v3": "iiiiiii",
+            "send_async": "iiiii",
+            "send_async_v2": "iiiiii",
+            "send_async_streaming": "iiiii",
+            "pending_req_header_insert": "iiiiii",
+            "pending_req_header_append": "iiiiii",
+            "pending_req_header_remove": "iiii",
+            "pending_req_poll": "iiii",
+            "pending_req_poll_v2": "iiiii",
+            "pending_req_wait": "iii",
+            "pending_req_wait_v2": "iiii",
+            "pending_req_select": "iiiii",
+            "pending_req_select_v2": "iiiiii",
+            "register_dynamic_backend": "iiiiii",
+            "on_behalf_of": "iii",
+        },
+        "handing the connection to a backend is not built yet": {
+            "upgrade_websocket": "ii",
+            "redirect_to_websocket_proxy": "ii",
+            "redirect_to_grip_proxy": "ii",
+            "redirect_to_websocket_proxy_v2": "iii",
+            "redirect_to_grip_proxy_v2": "iii",
+        },
+        "there is no web application firewall to ask": {
+            "inspect": "iiiiiii",
+        },
+    },
+    "fastly_http_resp": {
+        "requests to backends are not built yet": {
+            "send_downstream_pending": "i",
+        },
+    },
+    "fastly_http_downstream": {
+        "requests are not followed across services": {
+            "downstream_visits_this_service": "i",
+            "downstream_visits_this_pop": "i",
+        },
+    },
+    "fastly_kv_store": {
+        "key-value stores are not built yet": {
+            "open": "iii",
+            "lookup": "iiiiii",
+            "lookup_wait": "iiiiiii",
+            "lookup_wait_v2": "iiiiiii",
+            "insert": "iiiiiii",
+            "insert_wait": "ii",
+            "delete": "iiiiii",
+            "delete_wait": "ii",
+            "list": "iiii",
+            "list_wait": "iii",
+        },
+    },
+    "fastly_object_store": {
+        "key-value stores are not built yet": {
+            "open": "iii",
+            "lookup": "iiii",
+            "lookup_async": "iiii",
+            "pending_lookup_wait": "ii",
+            "insert": "iiii",
+            "insert_async": "iiiii",
+            "pending_insert_wait": "i",
+            "delete_async": "iiii",
+            "pending_delete_wait": "i",
+        },
+    },
+    "fastly_cache": {
+        "the cache is not built yet": {
+            "lookup": "iiiii",
+            "insert": "iiiii",
+            "replace": "iiiii",
+            "replace_insert": "iiii",
+            "replace_get_age_ns": "ii",
+            "replace_get_body": "iiii",
+            "replace_get_hits": "ii",
+            "replace_get_length": "ii",
+            "replace_get_max_age_ns": "ii",
+            "replace_get_stale_while_revalidate_ns": "ii",
+            "replace_get_state": "ii",
+            "replace_get_user_metadata": "iiii",
+            "transaction_lookup": "iiiii",
+            "transaction_lookup_async": "iiiii",
+            "cache_busy_handle_wait": "ii",
+            "transaction_insert": "iiii",
+            "transaction_insert_and_stream_back": "iiiii",
+            "transaction_update": "iii",
+            "transaction_cancel": "i",
+            "close_busy": "i",
+            "close": "i",
+            "get_state": "ii",
+            "get_user_metadata": "iiii",
+            "get_body": "iiii",
+            "get_length": "ii",
+            "get_max_age_ns": "ii",
+            "get_stale_while_revalidate_ns": "ii",
+            "get_age_ns": "ii",
+            "get_hits": "ii",
+        },
+    },
+    "fastly_http_cache": {
+        "the cache is not built yet": {
+            "is_request_cacheable": "ii",
+            "get_suggested_cache_key": "iiii",
+            "lookup": "iiii",
+            "transaction_lookup": "iiii",
+            "transaction_insert": "iiiii",
+            "transaction_insert_and_stream_back": "iiiiii",
+            "transaction_update": "iiii",
+            "transaction_update_and_return_fresh": "iiiii",
+            "transaction_choose_stale": "i",
+            "transaction_record_not_cacheable": "iii",
+            "transaction_abandon": "i",
+            "close": "i",
+            "get_suggested_backend_request": "ii",
+            "get_suggested_cache_options": "iiiiii",
+            "prepare_response_for_storage": "iiii",
+            "get_found_response": "iiii",
+            "get_state": "ii",
+            "get_length": "ii",
+            "get_max_age_ns": "ii",
+            "get_stale_while_revalidate_ns": "ii",
+            "get_stale_if_error_ns": "ii",
+            "get_age_ns": "ii",
+            "get_hits": "ii",
+            "get_sensitive_data": "ii",
+            "get_surrogate_keys": "iiii",
+            "get_vary_rule": "iiii",
+        },
+    },
+    "fastly_backend": {
+        "requests to backends are not built yet": {
+            "exists": "iii",
+            "is_healthy": "iii",
+            "is_dynamic": "iii",
+            "get_host": "iiiii",
+            "get_override_host": "iiiii",
+            "get_port": "iii",
+            "get_connect_timeout_ms": "iii",
+            "get_first_byte_timeout_ms": "iii",
+            "get_between_bytes_timeout_ms": "iii",
+            "get_http_keepalive_time": "iii",
+            "get_tcp_keepalive_enable": "iii",
+            "get_tcp_keepalive_interval": "iii",
+            "get_tcp_keepalive_probes": "iii",
+            "get_tcp_keepalive_time": "iii",
+            "is_ssl": "iii",
+            "get_ssl_min_version": "iii",
+            "get_ssl_max_version": "iii",
+        },
+    },
+    "fastly_purge": {
+        "the cache is not built yet": {
+            "purge_surrogate_key": "iiii",
+        },
+    },
+    "fastly_geo": {
+        "geolocation is not built yet": {
+            "lookup": "iiiii",
+        },
+    },
+    "fastly_device_detection": {
+        "device detection is not built yet": {
+            "lookup": "iiiii",
+        },
+    },
+    "fastly_acl": {
+        "access control lists are not built yet": {
+            "open": "iii",
+            "lookup": "iiiii",
+        },
+    },
+    "fastly_erl": {
+        "rate counters are not built yet": {
+            "check_rate": "iiiiiiiiiii",
+            "ratecounter_increment": "iiiii",
+            "ratecounter_lookup_rate": "iiiiii",
+            "ratecounter_lookup_count": "iiiiii",
+            "penaltybox_add": "iiiii",
+            "penaltybox_has": "iiiii",
+        },
+    },
+    "fastly_shielding": {
+        "there is one point of presence, so nothing to shield": {
+            "shield_info": "iiiii",
+            "backend_for_shield": "iiiiiii",
+        },
+    },
+    "fastly_image_optimizer": {
+        "images are not transformed": {
+            "transform_image_optimizer_request": "iiiiiiiii",
+        },
+    },
+}
+
+
+def declare_not_built(module: HostModule) -> None:
+    """Add what its own file has not (yet) got to a module that is otherwise built."""
+    for reason, functions in NOT_BUILT[module.name].items():
+        for name, signature in functions.items():
+            module.unsupported(name, signature, reason)
+
+
+def module_not_built(name: str) -> HostModule:
+    """A module of which nothing is built."""
+    module = HostModule(name, FASTLY)
+    declare_not_built(module)
+    return module

@@ -1,0 +1,165 @@
+"""Sandbox: everything the host holds on behalf of one guest while it serves one request.
+
+It knows no dialect: each family of hostcalls keeps its own tables here through `table`, made on
+first use, so that a request pays only for what its guest touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from edge.abi.handles import HandleTable
+from edge.abi.memory import NO_MEMORY, GuestMemory
+from edge.http.body import Account, Body
+from edge.http.message import Downstream
+from edge.model.limits import Limits
+from edge.model.service import Service
+
+
+class GuestExit(Exception):
+    """The guest asked to end (`proc_exit`): an ending, no error.  0 is a success."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit {code}")
+        self.code = code
+
+
+class Meter(Protocol):
+    """What the engine knows of a guest that runs."""
+
+    def cpu_ns(self) -> int:
+        """Thread time this guest has used, its hostcalls included, in nanoseconds."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """Size of its linear memory now."""
+        ...
+
+
+LogLine = Callable[["Sandbox", str, bytes, int], None]  # sandbox, stream, text, bytes cut off
+
+# Tables that a sandbox makes when a hostcall first names them.  `items` is one number space for
+# everything `select` can wait for (ABI page, section 2): bodies, pending requests, promises.
+TABLES = {
+    "endpoints": "log endpoint",
+    "dictionaries": "dictionary",
+    "secret_stores": "secret store",
+    "secrets": "secret",
+}
+
+
+class Sandbox:
+    """One guest's state.  `memory` is set once the instance exists."""
+
+    __slots__ = (
+        "account",
+        "calls",
+        "clock_resolution_ns",
+        "dictionaries",
+        "downstream",
+        "endpoints",
+        "extras",
+        "held",
+        "items",
+        "limits",
+        "limits_hit",
+        "log_bytes",
+        "log_dropped",
+        "log_line",
+        "memory",
+        "meter",
+        "requests",
+        "responses",
+        "secret_stores",
+        "secrets",
+        "service",
+        "version",
+    )
+
+    memory: GuestMemory
+    meter: Meter
+    requests: HandleTable[Any]
+    responses: HandleTable[Any]
+    items: HandleTable[Any]
+    endpoints: HandleTable[Any]
+    dictionaries: HandleTable[Any]
+    secret_stores: HandleTable[Any]
+    secrets: HandleTable[Any]
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        version: int,
+        limits: Limits,
+        downstream: Downstream,
+        account: Account,
+        log_line: LogLine,
+        clock_resolution_ns: int = 1000,
+    ) -> None:
+        self.service = service
+        self.version = version
+        self.limits = limits
+        self.downstream = downstream
+        self.account = account
+        self.log_line = log_line
+        self.clock_resolution_ns = clock_resolution_ns
+        self.calls = 0  # hostcalls made
+        self.held = 0  # bytes of the account that `hold` charged: heads, names, secrets
+        self.log_bytes = 0  # written so far, for the log limit
+        self.log_dropped = 0  # lines dropped by it
+        self.limits_hit: dict[str, int] = {}  # setting -> refusals the guest was told of
+        self.extras: dict[str, Any] = {}  # a dialect's own small state
+        self.memory = NO_MEMORY
+        # What nearly every request touches is made at once: `__getattr__` costs 0.5 us a table.
+        handles = limits.handles
+        self.requests = HandleTable("request", handles)
+        self.responses = HandleTable("response", handles)
+        self.items = HandleTable("async item", handles)
+
+    def __getattr__(self, name: str) -> HandleTable[Any]:
+        """Make a handle table on first use (called only while the slot is empty)."""
+        kind = TABLES.get(name)
+        if kind is None:
+            raise AttributeError(name)
+        table: HandleTable[Any] = HandleTable(kind, self.limits.handles)
+        setattr(self, name, table)
+        return table
+
+    def new_body(self) -> Body:
+        """An empty body whose bytes are charged to this sandbox."""
+        return Body(self.account)
+
+    def hold(self, count: int) -> None:
+        """Charge `count` bytes of heads, names and values (negative: give them back).
+
+        What is still held goes back when the sandbox closes.  Raises LimitExceeded.
+        """
+        if count > 0:
+            self.account.charge(count)
+        else:
+            self.account.release(-count)
+        self.held += count
+
+    def log(self, stream: str, text: bytes, cut: int) -> None:
+        """Hand on one line, of which `cut` bytes were left out; over the limit it is dropped."""
+        if self.log_bytes + len(text) > self.limits.log_bytes:
+            self.log_dropped += 1
+            return
+        self.log_bytes += len(text)
+        self.log_line(self, stream, text, cut)
+
+    def close(self) -> None:
+        """The guest is gone: nothing may reach its memory, nobody holds bytes for it."""
+        self.memory.close()
+        if self.items:
+            for item in self.items.values():
+                if type(item) is Body:
+                    if item is not self.downstream.body:  # the connection's own, it reads on
+                        item.discard()
+                else:
+                    item.abandon()
+            self.items.clear()
+        if self.held:
+            self.hold(-self.held)

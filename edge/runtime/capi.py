@@ -1,0 +1,305 @@
+"""The C functions we call by hand, and the only module that imports ctypes.
+
+The wheel's own wrappers interpret types at every call and drop the GIL around each; the calls here
+take well under a microsecond, so they are declared with plain integers on a `PyDLL` handle, which
+keeps the GIL (measured: 26,000 requests/s against 13,600).  Addresses are ints everywhere.
+
+Rules that keep this sound:
+* whatever C may still point at is kept alive by its owner here (`keep`, `Callbacks`);
+* callbacks never raise: ctypes would print the exception and return 0;
+* polls do not nest, and one future exists per store at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, PyDLL, c_bool, c_char, c_char_p, c_int, c_int64, c_long, c_size_t
+from ctypes import c_uint8, c_uint64, c_void_p
+from struct import Struct
+from typing import Any, Final
+
+from wasmtime import _ffi as ffi
+
+from edge.abi.trampoline import RAW_STRIDE, VAL_OFFSET, VAL_STRIDE
+
+assert ctypes.sizeof(ffi.wasmtime_val_raw_t) == RAW_STRIDE
+assert ctypes.sizeof(ffi.wasmtime_val_t) == VAL_STRIDE
+assert ffi.wasmtime_val_t.of.offset == VAL_OFFSET
+
+# All of the process as one array: slices of it are bytes (60-75 ns against 300 ns for string_at).
+# Only GuestMemory and generated trampolines index it, behind their bounds checks.
+WINDOW: Final[Any] = (c_char * 2**47).from_address(0)
+VIEW: Final = memoryview(WINDOW).cast("B")
+
+INSTANCE_SIZE: Final = ctypes.sizeof(ffi.wasmtime_instance_t)
+EXTERN_SIZE: Final = ctypes.sizeof(ffi.wasmtime_extern_t)
+EXTERN_VALUE: Final = ffi.wasmtime_extern_t.of.offset
+EXTERN_KIND_FUNC: Final = 0
+EXTERN_KIND_MEMORY: Final = 3
+
+_PATH: Final = ffi.dll._name
+_fast = PyDLL(_PATH)
+_QWORD = Struct("<Q")
+
+
+def _declare(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    function = getattr(_fast, name)
+    function.restype = result
+    function.argtypes = arguments
+    return function  # type: ignore[no-any-return]
+
+
+store_new = _declare("wasmtime_store_new", c_void_p, c_void_p, c_void_p, c_void_p)
+store_context = _declare("wasmtime_store_context", c_void_p, c_void_p)
+store_delete = _declare("wasmtime_store_delete", None, c_void_p)
+store_limiter = _declare("wasmtime_store_limiter", None, c_void_p, *[c_int64] * 5)
+set_epoch_deadline = _declare("wasmtime_context_set_epoch_deadline", None, c_void_p, c_uint64)
+# Declared in the header to return an error; the library returns nothing.  Never look at it.
+epoch_yield = _declare(
+    "wasmtime_context_epoch_deadline_async_yield_and_update", None, c_void_p, c_uint64
+)
+instantiate_async = _declare("wasmtime_instance_pre_instantiate_async", c_void_p, *[c_void_p] * 5)
+call_async = _declare(
+    "wasmtime_func_call_async",
+    c_void_p,
+    c_void_p,
+    c_void_p,
+    c_void_p,
+    c_size_t,
+    c_void_p,
+    c_size_t,
+    c_void_p,
+    c_void_p,
+)
+future_poll = _declare("wasmtime_call_future_poll", c_bool, c_void_p)
+future_delete = _declare("wasmtime_call_future_delete", None, c_void_p)
+export_get = _declare(
+    "wasmtime_instance_export_get", c_bool, c_void_p, c_void_p, c_char_p, c_size_t, c_void_p
+)
+memory_data = _declare("wasmtime_memory_data", c_void_p, c_void_p, c_void_p)
+memory_size = _declare("wasmtime_memory_data_size", c_size_t, c_void_p, c_void_p)
+global_get = _declare("wasmtime_global_get", None, c_void_p, c_void_p, c_void_p)
+increment_epoch = _declare("wasmtime_engine_increment_epoch", None, c_void_p)
+trap_delete = _declare("wasm_trap_delete", None, c_void_p)
+error_delete = _declare("wasmtime_error_delete", None, c_void_p)
+_trap_new = _declare("wasmtime_trap_new", c_void_p, c_char_p, c_size_t)
+_trap_code = _declare("wasmtime_trap_code", c_bool, c_void_p, c_void_p)
+_trap_message = _declare("wasm_trap_message", None, c_void_p, c_void_p)
+_error_message = _declare("wasmtime_error_message", None, c_void_p, c_void_p)
+_vec_delete = _declare("wasm_byte_vec_delete", None, c_void_p)
+
+IMMEDIATE: Final = CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
+SUSPENDING: Final = CFUNCTYPE(
+    None, c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p
+)
+_define_immediate = _declare(
+    "wasmtime_linker_define_func_unchecked",
+    c_void_p,
+    c_void_p,
+    c_char_p,
+    c_size_t,
+    c_char_p,
+    c_size_t,
+    c_void_p,
+    IMMEDIATE,
+    c_void_p,
+    c_void_p,
+)
+_define_suspending = _declare(
+    "wasmtime_linker_define_async_func",
+    c_void_p,
+    c_void_p,
+    c_char_p,
+    c_size_t,
+    c_char_p,
+    c_size_t,
+    c_void_p,
+    SUSPENDING,
+    c_void_p,
+    c_void_p,
+)
+
+
+class _ByteVec(ctypes.Structure):
+    _fields_ = [("size", c_size_t), ("data", c_void_p)]  # noqa: RUF012  ctypes wants a list
+
+
+def address_of(owner: Any) -> int:
+    """The pointer inside one of the wheel's objects; keep the object for as long as C may use it."""
+    return ctypes.cast(owner.ptr(), c_void_p).value or 0
+
+
+def read_qword(address: int) -> int:
+    value: int = _QWORD.unpack_from(WINDOW, address)[0]
+    return value
+
+
+def write_qword(address: int, value: int) -> None:
+    _QWORD.pack_into(WINDOW, address, value)
+
+
+# Messages ------------------------------------------------------------------------------------
+
+
+def new_trap(message: str) -> int:
+    """A trap with our own words; whoever gets the address owns it."""
+    text = message.encode()
+    trap: int = _trap_new(text, len(text))
+    return trap
+
+
+def take_trap(trap: int) -> tuple[int | None, str]:
+    """(trap code or None, message) of a trap, which is freed."""
+    code = c_uint8(0)
+    has_code = _trap_code(trap, ctypes.addressof(code))
+    text = _text(_trap_message, trap)
+    trap_delete(trap)
+    return (code.value if has_code else None), text
+
+
+def take_error(error: int) -> str:
+    """The message of an error, which is freed."""
+    text = _text(_error_message, error)
+    error_delete(error)
+    return text
+
+
+def _text(read: Callable[[int, int], None], source: int) -> str:
+    vec = _ByteVec()
+    read(source, ctypes.addressof(vec))
+    data = ctypes.string_at(vec.data, vec.size) if vec.size else b""
+    _vec_delete(ctypes.addressof(vec))
+    return data.rstrip(b"\0").decode(errors="replace")
+
+
+# Memory that C writes into -------------------------------------------------------------------
+
+
+def buffer(size: int) -> tuple[Any, int]:
+    """A zeroed buffer and its address; the first value must be kept."""
+    owner = ctypes.create_string_buffer(size)
+    return owner, ctypes.addressof(owner)
+
+
+# Continuations without Python ----------------------------------------------------------------
+#
+# Wasmtime asks a suspended hostcall "are you ready?" through a C function that is given `env` and
+# answers a bool.  strlen is such a function: at b"\0" it answers 0, at b"\1\0" it answers 1.  A
+# Python callback there costs 0.5 us per question, and each suspending call asks at least once.
+
+_libc = ctypes.CDLL(None, use_errno=True)
+CONTINUATION: Final[int] = ctypes.cast(_libc.strlen, c_void_p).value or 0
+_ready_cell = ctypes.create_string_buffer(b"\1\0", 2)
+READY: Final[int] = ctypes.addressof(_ready_cell)
+
+
+# Linking -------------------------------------------------------------------------------------
+
+
+def define_immediate(
+    linker: int, module: str, name: str, functype: int, function: Callable[..., int]
+) -> tuple[Any, int]:
+    """Define an immediate hostcall.  (callback to keep alive, error address or 0)."""
+    callback = IMMEDIATE(function)
+    m, n = module.encode(), name.encode()
+    error = _define_immediate(linker, m, len(m), n, len(n), functype, callback, None, None)
+    return callback, error or 0
+
+
+def define_suspending(
+    linker: int, module: str, name: str, functype: int, function: Callable[..., None]
+) -> tuple[Any, int]:
+    """Define a hostcall that may suspend.  (callback to keep alive, error address or 0)."""
+    callback = SUSPENDING(function)
+    m, n = module.encode(), name.encode()
+    error = _define_suspending(linker, m, len(m), n, len(n), functype, callback, None, None)
+    return callback, error or 0
+
+
+# The epoch ticker ----------------------------------------------------------------------------
+
+_CLOCK_MONOTONIC = 1
+_SIGEV_THREAD = 2
+
+
+class _Sigevent(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012
+        ("value", c_void_p),
+        ("signo", c_int),
+        ("notify", c_int),
+        ("function", c_void_p),
+        ("attributes", c_void_p),
+        ("padding", c_int * 8),
+    ]
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = [("seconds", c_long), ("nanoseconds", c_long)]  # noqa: RUF012
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = [("interval", _Timespec), ("value", _Timespec)]  # noqa: RUF012
+
+
+_timer_create = _libc.timer_create
+_timer_create.argtypes = [c_int, c_void_p, c_void_p]
+_timer_settime = _libc.timer_settime
+_timer_settime.argtypes = [c_void_p, c_int, c_void_p, c_void_p]
+_timer_delete = _libc.timer_delete
+_timer_delete.argtypes = [c_void_p]
+
+
+class EpochTicker:
+    """Increments an engine's epoch from a POSIX timer, with no Python and no GIL involved.
+
+    It fails open: glibc starts a thread per tick, and where threads are exhausted ticks vanish
+    without a word.  That is why the supervisor watches every worker's heartbeat.
+    """
+
+    def __init__(self, engine: int, period_ns: int) -> None:
+        """Raises OSError when the kernel has no timer for us."""
+        event = _Sigevent()
+        event.value = engine
+        event.notify = _SIGEV_THREAD
+        event.function = ctypes.cast(_fast.wasmtime_engine_increment_epoch, c_void_p).value
+        self._timer = c_void_p()
+        if _timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)):
+            raise OSError(ctypes.get_errno(), "timer_create for the epoch ticker failed")
+        self._on = _Itimerspec(_Timespec(0, period_ns), _Timespec(0, period_ns))
+        self._off = _Itimerspec(_Timespec(0, 0), _Timespec(0, 0))
+        self.armed = False
+
+    def arm(self) -> None:
+        self.armed = True
+        _timer_settime(self._timer, 0, ctypes.byref(self._on), None)
+
+    def disarm(self) -> None:
+        self.armed = False
+        _timer_settime(self._timer, 0, ctypes.byref(self._off), None)
+
+    def close(self) -> None:
+        """Must come before the engine can be freed: a tick into a freed engine is a crash."""
+        if self._timer.value is not None:
+            self.disarm()
+            _timer_delete(self._timer)
+            self._timer = c_void_p(None)
+
+
+# Process settings that Python does not offer -------------------------------------------------
+
+_CLONE_NEWUSER = 0x1000_0000
+_CLONE_NEWNET = 0x4000_0000
+_PR_SET_PDEATHSIG = 1
+
+
+def unshare_network() -> int:
+    """Leave this process without any network.  0, or the errno of the refusal."""
+    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
+        return 0
+    return ctypes.get_errno()
+
+
+def die_with_parent(signal: int) -> None:
+    """Have the kernel send `signal` to us when the thread that started us ends (Linux)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0)

@@ -1,0 +1,225 @@
+"""Starts compile children and reads what they say.  Compiles nothing itself and loads no engine.
+
+The child gets no environment, no path to our directories and one pipe each way.  What it sends is
+read under a bound and a deadline, and its facts are parsed as untrusted input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import edge
+from edge.errors import ModuleRefused
+from edge.runtime.artifacts import Artifact, ArtifactCache
+from edge.runtime.compile_bounds import EXIT_OK, EXIT_REFUSED, Bounds
+from edge.runtime.inspect import ModuleInfo, one_line, recognise
+from edge.settings import Compile
+
+MAX_HEADER_BYTES: Final = 8 * 1024**2
+# Machine code grows to 4 times its Wasm in the worst programs we met; small ones have a fixed part.
+MAX_ARTIFACT_GROWTH: Final = 16
+MIN_ARTIFACT_BYTES: Final = 64 * 1024**2
+MAX_STDERR_BYTES: Final = 64 * 1024
+_PIECE: Final = 256 * 1024
+
+# -I keeps the current directory, user packages and PYTHON* out; the one path it needs is named.
+_BOOTSTRAP: Final = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from edge.compile_main import main; sys.exit(main())"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a child made of one module."""
+
+    info: ModuleInfo
+    code: bytes
+    notes: tuple[str, ...] = ()  # for the operator, such as what the kernel would not confine
+
+
+class Compiler:
+    """Compiles modules one at a time, through the cache.  One compilation may use every core."""
+
+    def __init__(
+        self,
+        cache: ArtifactCache,
+        settings: Compile,
+        *,
+        max_module_bytes: int,
+        python: str = sys.executable,
+    ) -> None:
+        """`cache` must have been started.  `max_module_bytes` bounds files, not artifacts."""
+        self._cache = cache
+        self._settings = settings
+        self._max_module_bytes = max_module_bytes
+        self._python = python
+        self._turn = asyncio.Lock()
+        self.compiled = 0  # children that were started
+        self.notes: set[str] = set()
+
+    async def artifact_of(self, data: bytes) -> Artifact:
+        """The artifact of a module, from the cache or fresh.
+
+        Raises ModuleRefused with one line for its author, OSError when it cannot be stored.
+        """
+        recognise(data, max_bytes=self._max_module_bytes)
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        async with self._turn:  # two services may share one module: the second finds it
+            found = await asyncio.to_thread(self._cache.lookup, digest)
+            if found is not None:
+                return found
+            compiled = await self._compile(data)
+            if compiled.info.sha256 != digest:
+                raise ModuleRefused("the compile process described another module than it was sent")
+            self.notes.update(compiled.notes)
+            return await asyncio.to_thread(self._cache.insert, compiled.info, compiled.code)
+
+    async def _compile(self, data: bytes) -> Compiled:
+        self.compiled += 1
+        bounds = Bounds(
+            cpu_seconds=max(1, round(self._settings.cpu)),
+            address_bytes=self._settings.memory,
+            module_bytes=self._max_module_bytes,
+        )
+        command = [self._python, "-I", "-c", _BOOTSTRAP, str(Path(edge.__file__).parent.parent)]
+        child = subprocess.Popen(  # noqa: ASYNC220 - a few ms, and its pipes are a thread's
+            command + bounds.arguments(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        bound = MAX_HEADER_BYTES + max(MIN_ARTIFACT_BYTES, MAX_ARTIFACT_GROWTH * len(data))
+        try:
+            output, errors = await asyncio.to_thread(
+                _converse, child, data, bound, time.monotonic() + self._settings.wall
+            )
+        except TimeoutError:
+            raise ModuleRefused(
+                f"compiling took longer than compile.wall of {self._settings.wall:g}s"
+            ) from None
+        finally:
+            _kill(child)  # when we are cancelled, this also ends the thread
+        return self._result(child.returncode, output, errors)
+
+    def _result(self, status: int, output: bytes, errors: bytes) -> Compiled:
+        if status not in (EXIT_OK, EXIT_REFUSED):
+            raise ModuleRefused(self._death(status, errors))
+        size = int.from_bytes(output[:4], "big")
+        try:
+            header = json.loads(output[4 : 4 + size])
+            match header:
+                case {"refused": str(reason)}:
+                    raise ModuleRefused(one_line(reason))
+                case {"info": info, "bytes": int(expected), "notes": list(notes)}:
+                    code = output[4 + size :]
+                    if len(code) != expected or not code:
+                        raise ValueError(f"{len(code)} bytes of code instead of {expected}")
+                    texts = tuple(one_line(str(note)) for note in notes[:8])
+                    return Compiled(ModuleInfo.from_plain(info), code, texts)
+            raise ValueError("a header of another shape")
+        except (ValueError, RecursionError) as error:
+            raise ModuleRefused(
+                f"the compile process answered nonsense: {one_line(str(error))}"
+            ) from error
+
+    def _death(self, status: int, errors: bytes) -> str:
+        limits = self._settings
+        if status == -signal.SIGXCPU:
+            return f"compiling took more CPU time than compile.cpu of {limits.cpu:g}s"
+        if status == -signal.SIGKILL:
+            return "compiling was killed from outside; the machine may be out of memory"
+        last = errors.decode(errors="replace").strip().splitlines()
+        detail = one_line(last[-1])[:300] if last else "it said nothing"
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return (
+            f"the compile process failed ({how}; compile.memory is {limits.memory} bytes): {detail}"
+        )
+
+
+def _converse(
+    child: subprocess.Popen[bytes], data: bytes, bound: int, deadline: float
+) -> tuple[bytes, bytes]:
+    """Feed the child, read it out and reap it.  Blocks: for a thread.
+
+    Raises TimeoutError at `deadline` (monotonic seconds), ModuleRefused when it says too much.
+    """
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    output, errors, left = bytearray(), bytearray(), memoryview(data)
+    pipes = (child.stdin, child.stdout, child.stderr)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for pipe in pipes:
+                os.set_blocking(pipe.fileno(), False)
+            selector.register(child.stdin, selectors.EVENT_WRITE)
+            selector.register(child.stdout, selectors.EVENT_READ)
+            selector.register(child.stderr, selectors.EVENT_READ)
+            while selector.get_map():
+                ready = selector.select(_time_left(deadline))
+                for key, _ in ready:
+                    if key.fileobj is child.stdin:
+                        left = _write(key.fd, left)
+                        if not left:
+                            selector.unregister(child.stdin)
+                            child.stdin.close()
+                        continue
+                    piece = os.read(key.fd, _PIECE)
+                    if not piece:
+                        selector.unregister(key.fileobj)
+                    elif key.fileobj is child.stdout:
+                        output += piece
+                    else:
+                        errors = (errors + piece)[-MAX_STDERR_BYTES:]
+                if len(output) > bound:
+                    raise ModuleRefused(f"its compiled form has more than {bound} bytes")
+        child.wait(_time_left(deadline))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    finally:
+        _kill(child)
+        child.wait()
+        for pipe in pipes:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    return bytes(output), bytes(errors)
+
+
+def _time_left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _write(fd: int, data: memoryview) -> memoryview:
+    """What is left to write.  A child that refuses early closes its end; its header says why."""
+    try:
+        return data[os.write(fd, data[:_PIECE]) :]
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return memoryview(b"")
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill the child and its session; harmless when it has ended (`poll` under its own lock)."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)

@@ -1,0 +1,415 @@
+"""Runtime: starts guests, gives them slices, and ends them.  One per worker, one thread.
+
+The fast path is one function without a task: store, instance, first poll, teardown, all inside the
+call that brought the request.  Whatever does not finish in its first slice goes to the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, MutableSequence
+from struct import Struct
+from time import perf_counter_ns, thread_time_ns
+from typing import Any
+
+import wasmtime
+
+from edge.abi.hostcall import HostModule
+from edge.abi.memory import GuestMemory
+from edge.abi.sandbox import GuestExit, Sandbox
+from edge.abi.trampoline import Binding, Suspended, complete
+from edge.errors import ModuleRefused
+from edge.model.limits import Limits
+from edge.outcome import OK, Ending, Outcome
+from edge.runtime import capi, endings
+from edge.runtime.capi import (
+    VIEW,
+    WINDOW,
+    call_async,
+    epoch_yield,
+    export_get,
+    future_delete,
+    future_poll,
+    instantiate_async,
+    memory_data,
+    memory_size,
+    set_epoch_deadline,
+    store_context,
+    store_delete,
+    store_limiter,
+    store_new,
+)
+from edge.runtime.engine import PoolSettings, serving_engine
+from edge.runtime.guest import EndCallback, Guest, Phase, Slot
+from edge.runtime.scheduler import Deadlines, Scheduler
+from edge.runtime.template import HostLibrary, Template
+
+log = logging.getLogger("edge.runtime")
+
+TICK_NS = 1_000_000
+IDLE_SECONDS = 0.1  # without a slice for this long the ticker is disarmed: it costs 2 % of a core
+# What one suspension costs outside the slices that are measured: a future's callback and a turn.
+SUSPENSION_NS = 6_000
+
+_TRAP_AND_ERROR = Struct("<QQ")
+_NEITHER = (0, 0)
+# An enum's members are looked up through a descriptor; the fast path reads globals.
+_NEW, _INSTANTIATING, _CALLING, _ENDED = (
+    Phase.NEW,
+    Phase.INSTANTIATING,
+    Phase.CALLING,
+    Phase.ENDED,
+)
+
+
+class _Current:
+    """Whose guest is on the stack; trampolines read it."""
+
+    __slots__ = ("box", "guest")
+
+    box: Sandbox
+    guest: Guest | None
+
+    def __init__(self) -> None:
+        self.guest = None
+
+
+class Runtime:
+    """Guests of one process.  `running[running_at]` tells the supervisor whose guest is running."""
+
+    def __init__(
+        self,
+        pool: PoolSettings,
+        modules: Iterable[HostModule],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        running: MutableSequence[int] | memoryview | None = None,
+        running_at: int = 0,
+    ) -> None:
+        """Raises ConfigError when the pool cannot fit, OSError when there is no timer."""
+        self.pool = pool
+        self._loop = loop
+        self._running = running if running is not None else [0]
+        self._running_at = running_at
+        self._engine = serving_engine(pool)
+        self._engine_at = capi.address_of(self._engine)
+        self._current = _Current()
+        self._binding = Binding(
+            window=WINDOW,
+            current=self._current,
+            fault=self._fault,
+            leave=self._leave,
+            suspend=self._suspend,
+            continuation=capi.CONTINUATION,
+            ready=capi.READY,
+        )
+        self._library = HostLibrary(self._engine, self._binding, modules)
+        self._slots: list[Slot] = []
+        self._scheduler: Scheduler[Guest] = Scheduler(loop, self._slice)
+        self._deadlines: Deadlines[Guest] = Deadlines(loop, self._expire)
+        self._ticker = capi.EpochTicker(self._engine_at, TICK_NS)
+        self._slices_seen = 0
+        self._slices = 0
+        self.live = 0  # guests started and not ended
+        self.parked = 0  # of those, suspended in a hostcall
+        self.memory_bytes = 0  # linear memory of the guests that outlived their first slice
+
+    # Templates ------------------------------------------------------------------------------
+
+    def load(
+        self,
+        artifact: str,
+        *,
+        service: str,
+        limits: Limits,
+        series: int = 0,
+        trap_unknown: bool = False,
+    ) -> Template:
+        """Map and link a compiled module.  The caller has verified that we wrote the file.
+
+        Raises ModuleRefused with one line for the author of the module.
+        """
+        try:
+            module = wasmtime.Module.deserialize_file(self._engine, artifact)
+        except wasmtime.WasmtimeError as error:
+            raise ModuleRefused(str(error).splitlines()[0]) from None
+        return self._link(module, service, limits, series, trap_unknown=trap_unknown)
+
+    def compile(
+        self, wasm: bytes | str, *, service: str, limits: Limits, trap_unknown: bool = False
+    ) -> Template:
+        """Compile here and now, which takes seconds for large modules: for tests and tools."""
+        module = wasmtime.Module(self._engine, wasm)
+        return self._link(module, service, limits, 0, trap_unknown=trap_unknown)
+
+    def _link(
+        self, module: Any, service: str, limits: Limits, series: int, *, trap_unknown: bool
+    ) -> Template:
+        linker = self._library.linker_for(module, trap_unknown=trap_unknown)
+        try:
+            return Template.of(service, limits, series, module, linker)
+        except wasmtime.WasmtimeError as error:
+            raise ModuleRefused(str(error).splitlines()[0]) from None
+
+    # Starting -------------------------------------------------------------------------------
+
+    def start(self, template: Template, box: Sandbox, on_end: EndCallback) -> Guest:
+        """Run a guest for `box`.  It may have ended, and `on_end` been called, on return."""
+        guest = Guest(template, box, on_end)
+        box.meter = guest
+        self.live += 1
+        if self._scheduler.may_run_now:
+            before = guest.cpu_used
+            self._slice(guest)
+            self._scheduler.spent(guest.cpu_used - before)
+        else:
+            self._scheduler.add(guest)
+        if not guest.ended and not guest.deadline_set:
+            guest.deadline_set = True
+            self._deadlines.add(self._loop.time() + template.limits.wall, guest)
+        return guest
+
+    def _slice(self, guest: Guest) -> None:
+        """Let a guest run until it waits, its slice is over, or it ends."""
+        current, running, at = self._current, self._running, self._running_at
+        assert current.guest is None, "polls do not nest"
+        if not self._ticker.armed:
+            self._arm()
+        self._slices += 1
+        current.guest = guest
+        current.box = guest.box
+        running[at] = guest.template.series + 1
+        started = guest.slice_started = thread_time_ns()
+        try:
+            if guest.phase is _NEW:
+                done = self._begin(guest)
+            elif guest.suspended is not None:
+                done = self._resume(guest) and future_poll(guest.future)
+            else:
+                done = future_poll(guest.future)
+            if done and guest.phase is _INSTANTIATING:
+                done = self._enter(guest)
+        except BaseException as error:
+            # Nothing above may fail; if it does, the guest's state is unknown to us.
+            guest.fault = error
+            done = True
+        guest.cpu_used += thread_time_ns() - started
+        guest.slice_started = 0
+        running[at] = 0
+        current.guest = None
+        if done:
+            self._finish(guest)
+        elif guest.doom is not None:
+            self.end(guest, guest.doom)
+        else:
+            self._continue(guest)
+
+    def _begin(self, guest: Guest) -> bool:
+        template = guest.template
+        guest.slot = slot = self._slots.pop() if self._slots else Slot()
+        began = perf_counter_ns()
+        guest.store = store = store_new(self._engine_at, None, None)
+        guest.context = context = store_context(store)
+        store_limiter(store, template.memory, template.table_elements, 1, 1, 1)
+        set_epoch_deadline(context, 1)
+        epoch_yield(context, 1)
+        guest.phase = _INSTANTIATING
+        guest.future = future = instantiate_async(
+            template.pre, context, slot.instance, slot.trap, slot.error
+        )
+        done: bool = future_poll(future)
+        guest.instantiate_ns = perf_counter_ns() - began
+        return done
+
+    def _enter(self, guest: Guest) -> bool:
+        """The instance exists: find its memory, call its program, and poll once."""
+        slot, context = guest.slot, guest.context
+        future_delete(guest.future)
+        guest.future = 0
+        if _TRAP_AND_ERROR.unpack_from(WINDOW, slot.trap) != _NEITHER:
+            return True
+        memory = slot.memory
+        export_get(context, slot.instance, b"memory", 6, slot.memory_extern)
+        guest.box.memory = GuestMemory(
+            WINDOW,
+            VIEW,
+            memory_data(context, memory),
+            memory_size(context, memory),
+            guest.memory_bytes,
+        )
+        export_get(context, slot.instance, b"_start", 6, slot.func_extern)
+        guest.phase = _CALLING
+        guest.future = future = call_async(
+            context, slot.func, None, 0, None, 0, slot.trap, slot.error
+        )
+        done: bool = future_poll(future)
+        return done
+
+    # Between slices -------------------------------------------------------------------------
+
+    def _continue(self, guest: Guest) -> None:
+        """The slice is over and the guest is not: charge it, then queue it or let it wait."""
+        size = guest.memory_bytes()
+        self.memory_bytes += size - guest.memory_peak
+        guest.memory_peak = size
+        template = guest.template
+        if guest.cpu_used > template.cpu_ns:
+            self.end(guest, endings.cpu_limit(guest))
+            return
+        call = guest.suspended
+        if call is None or call.waiting is None:
+            self._scheduler.add(guest)
+            return
+        guest.suspensions += 1
+        guest.cpu_used += SUSPENSION_NS
+        self.parked += 1
+        waiting = call.waiting
+        waiting._asyncio_future_blocking = False
+
+        def wake(_: object) -> None:
+            if guest.waker is wake:
+                guest.waker = None
+                self.parked -= 1
+                self._scheduler.add(guest)
+
+        guest.waker = wake
+        waiting.add_done_callback(wake)
+
+    def _resume(self, guest: Guest) -> bool:
+        """Step the hostcall that a guest waits in.  True when its result is in place."""
+        call = guest.suspended
+        assert call is not None
+        value: object = None
+        failure: BaseException | None = None
+        try:
+            call.waiting = call.coro.send(None)
+        except StopIteration as stop:
+            value = stop.value
+        except BaseException as error:
+            failure = error
+        else:
+            return False
+        guest.suspended = None
+        complete(self._binding, guest.box, call, value, failure)
+        WINDOW[guest.slot.ready] = b"\1"
+        return True
+
+    def _expire(self, guest: Guest) -> None:
+        self.end(guest, endings.wall_limit(guest))
+
+    # Ending ---------------------------------------------------------------------------------
+
+    def _finish(self, guest: Guest) -> None:
+        """The program is over by itself, or failed: find out which."""
+        found = _NEITHER
+        if guest.store:
+            found = _TRAP_AND_ERROR.unpack_from(WINDOW, guest.slot.trap)
+        outcome = guest.doom
+        if found != _NEITHER or guest.fault is not None:
+            if outcome is None:
+                outcome = endings.classify(guest, *found)
+            else:
+                endings.discard(*found)
+            if guest.store:
+                _TRAP_AND_ERROR.pack_into(WINDOW, guest.slot.trap, 0, 0)
+        self.end(guest, outcome or OK)
+
+    def end(self, guest: Guest, outcome: Outcome) -> None:
+        """End a guest now, whatever it does.  From inside its own hostcall: as soon as it yields.
+
+        Ending it twice does nothing.
+        """
+        if guest.ended:
+            return
+        if self._current.guest is guest:
+            if guest.doom is None:
+                guest.doom = outcome
+            return
+        guest.ended = True
+        box = guest.box
+        if guest.suspended is not None:
+            self._abandon_hostcall(guest)
+        if guest.store:
+            size = guest.memory_bytes()
+            self.memory_bytes -= guest.memory_peak
+            if size > guest.memory_peak:
+                guest.memory_peak = size
+            if guest.future:
+                future_delete(guest.future)  # unwinds a suspended guest
+            guest.phase = _ENDED
+            box.close()
+            store_delete(guest.store)
+            self._release(guest)
+        else:
+            guest.phase = _ENDED
+            box.close()
+        self.live -= 1
+        if guest.deadline_set:
+            self._deadlines.forget()
+        guest.on_end(guest, outcome)
+
+    def _release(self, guest: Guest) -> None:
+        slot = guest.slot
+        guest.store = guest.future = 0
+        trap, error = _TRAP_AND_ERROR.unpack_from(WINDOW, slot.trap)
+        if trap or error:  # left by a future that was deleted under way
+            endings.discard(trap, error)
+            _TRAP_AND_ERROR.pack_into(WINDOW, slot.trap, 0, 0)
+        self._slots.append(slot)
+
+    def _abandon_hostcall(self, guest: Guest) -> None:
+        call, guest.suspended = guest.suspended, None
+        assert call is not None
+        if guest.waker is not None:
+            if call.waiting is not None:
+                call.waiting.remove_done_callback(guest.waker)
+            guest.waker = None
+            self.parked -= 1
+        try:
+            call.coro.close()
+        except Exception:
+            log.exception(
+                "a hostcall would not be cancelled",
+                extra={"hostcall": f"{call.hostcall.module}.{call.hostcall.name}"},
+            )
+
+    # What trampolines call ------------------------------------------------------------------
+
+    def _suspend(self, box: Sandbox, call: Suspended) -> int:
+        guest = self._current.guest
+        assert guest is not None
+        guest.suspended = call
+        WINDOW[guest.slot.ready] = b"\0"
+        return guest.slot.ready
+
+    def _fault(self, error: BaseException) -> int:
+        guest = self._current.guest
+        if guest is not None and guest.fault is None:
+            guest.fault = error
+        return capi.new_trap("host fault")
+
+    def _leave(self, stop: GuestExit) -> int:
+        guest = self._current.guest
+        assert guest is not None
+        guest.exit_code = stop.code
+        return capi.new_trap("exit")
+
+    # The ticker -----------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        self._ticker.arm()
+        self._loop.call_later(IDLE_SECONDS, self._rest)
+
+    def _rest(self) -> None:
+        """Disarm the ticker once nothing has run for a while."""
+        if self._slices != self._slices_seen or not self._scheduler.is_idle:
+            self._slices_seen = self._slices
+            self._loop.call_later(IDLE_SECONDS, self._rest)
+        else:
+            self._ticker.disarm()
+
+    def close(self) -> None:
+        """Stop ticking.  Must be called before the process lets go of the engine."""
+        self._deadlines.close()
+        self._ticker.close()

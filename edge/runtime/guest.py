@@ -1,0 +1,139 @@
+"""One guest: a program that runs for one request, on its own stack, in slices.
+
+No task and no coroutine of ours stands behind a guest; it is this object and Wasmtime's call
+future.  To stop a guest, `Runtime.end` deletes the future and then the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from time import thread_time_ns
+from typing import TYPE_CHECKING, Any
+
+from edge.abi.sandbox import Sandbox
+from edge.abi.trampoline import Suspended
+from edge.outcome import Outcome
+from edge.runtime import capi
+
+if TYPE_CHECKING:
+    from edge.runtime.template import Template
+
+
+class Phase(Enum):
+    """Where a guest is in its life."""
+
+    NEW = "new"  # admitted, no store yet
+    INSTANTIATING = "instantiating"  # its start function may be running
+    CALLING = "calling"
+    ENDED = "ended"
+
+
+_CALLING = Phase.CALLING
+_NEW = Phase.NEW
+
+
+class Slot:
+    """Memory that C writes into for one guest at a time: handles, traps, errors, a ready cell.
+
+    Kept from guest to guest; `trap` and `error` are neighbours, read with one unpack.
+    """
+
+    __slots__ = (
+        "_owner",
+        "error",
+        "func",
+        "func_extern",
+        "instance",
+        "memory",
+        "memory_extern",
+        "ready",
+        "trap",
+    )
+
+    def __init__(self) -> None:
+        size = capi.INSTANCE_SIZE + 2 * capi.EXTERN_SIZE + 8 * 3
+        self._owner, at = capi.buffer(size)
+        self.instance = at
+        self.memory_extern = at + capi.INSTANCE_SIZE
+        self.memory = self.memory_extern + capi.EXTERN_VALUE
+        self.func_extern = self.memory_extern + capi.EXTERN_SIZE
+        self.func = self.func_extern + capi.EXTERN_VALUE
+        self.trap = self.func_extern + capi.EXTERN_SIZE
+        self.error = self.trap + 8
+        self.ready = self.error + 8  # b"\0": wait, b"\1\0": go on (capi.CONTINUATION)
+
+
+EndCallback = Callable[["Guest", Outcome], None]
+
+
+class Guest:
+    """State of one guest.  `on_end` is called exactly once, outside any poll."""
+
+    __slots__ = (
+        "box",
+        "context",
+        "cpu_used",
+        "deadline_set",
+        "doom",
+        "ended",
+        "exit_code",
+        "fault",
+        "future",
+        "instantiate_ns",
+        "memory_peak",
+        "on_end",
+        "phase",
+        "queued",
+        "slice_started",
+        "slices",
+        "slot",
+        "store",
+        "suspended",
+        "suspensions",
+        "template",
+        "waker",
+    )
+
+    slot: Slot
+
+    def __init__(self, template: Template, box: Sandbox, on_end: EndCallback) -> None:
+        self.template = template
+        self.box = box
+        self.on_end = on_end
+        self.phase = _NEW
+        self.store = 0
+        self.context = 0
+        self.future = 0
+        self.cpu_used = 0  # ns of thread time, hostcalls included
+        self.slice_started = 0  # thread time when the slice that runs now began, or 0
+        self.instantiate_ns = 0
+        self.memory_peak = 0
+        self.slices = 0
+        self.suspensions = 0
+        self.exit_code: int | None = None  # set by proc_exit
+        self.fault: BaseException | None = None  # a bug of ours, met inside a hostcall
+        self.doom: Outcome | None = None  # ended from inside one of its own hostcalls
+        self.suspended: Suspended | None = None
+        self.waker: Any = None  # the callback that waits for `suspended.waiting`
+        self.queued = False
+        self.ended = False
+        self.deadline_set = False
+
+    @property
+    def share_key(self) -> str:
+        """The tenant whose share of the thread this guest uses."""
+        return self.template.service
+
+    # Meter ----------------------------------------------------------------------------------
+
+    def cpu_ns(self) -> int:
+        if self.slice_started:
+            return self.cpu_used + thread_time_ns() - self.slice_started
+        return self.cpu_used
+
+    def memory_bytes(self) -> int:
+        if self.phase is not _CALLING:
+            return self.memory_peak
+        size: int = capi.memory_size(self.context, self.slot.memory)
+        return size

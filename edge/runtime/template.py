@@ -1,0 +1,125 @@
+"""Template: a compiled module linked once, ready to be instantiated for every request.
+
+A template, an instance and a hostcall are words that do not assume core modules: another family
+would bring another `link` and another way in, not another driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import wasmtime
+
+from edge.abi.hostcall import Hostcall, HostModule
+from edge.abi.trampoline import Binding, immediate, suspending
+from edge.errors import ModuleRefused
+from edge.model.limits import Limits
+from edge.runtime import capi
+
+_VALTYPES = {"i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64}
+
+# Exports that our compile step adds to count what the engine refuses without telling (rewrite.py).
+MEMORY_REFUSALS = b"edge:memory-refusals"
+TABLE_REFUSALS = b"edge:table-refusals"
+
+
+@dataclass(slots=True, eq=False)
+class Template:
+    """What one version of a service needs to start a guest.
+
+    `pre` is the address of the linked module; `owners` keeps what it points at alive.
+    """
+
+    service: str
+    limits: Limits
+    series: int  # which series of the shared counters it is, for the breaker
+    pre: int
+    owners: tuple[Any, ...]
+    counts_refusals: bool
+    cpu_ns: int  # limits.cpu, in the unit that thread time comes in
+    memory: int
+    table_elements: int
+
+    @classmethod
+    def of(
+        cls, service: str, limits: Limits, series: int, module: Any, linker: Any
+    ) -> Template:
+        linked = linker.instantiate_pre(module)
+        exports = {export.name for export in module.exports}
+        return cls(
+            service=service,
+            limits=limits,
+            series=series,
+            pre=capi.address_of(linked),
+            owners=(linked, linker, module),
+            counts_refusals=MEMORY_REFUSALS.decode() in exports,
+            cpu_ns=int(limits.cpu * 1e9),
+            memory=limits.memory,
+            table_elements=limits.table_elements,
+        )
+
+
+class HostLibrary:
+    """All hostcalls this process offers; a trampoline is generated when one is first imported."""
+
+    def __init__(self, engine: Any, binding: Binding, modules: Iterable[HostModule]) -> None:
+        self._engine = engine
+        self._binding = binding
+        self._hostcalls: dict[tuple[str, str], Hostcall] = {
+            (module.name, hostcall.name): hostcall
+            for module in modules
+            for hostcall in module.hostcalls.values()
+        }
+        self._generated: dict[tuple[str, str], Any] = {}
+        self._functypes: dict[tuple[str, str], Any] = {}
+        self._callbacks: list[Any] = []  # C holds bare pointers to these for the process's life
+
+    def linker_for(self, module: Any, *, trap_unknown: bool) -> Any:
+        """A linker holding just what `module` imports.
+
+        Raises ModuleRefused naming every import that we do not have, unless they are to trap.
+        """
+        linker = wasmtime.Linker(self._engine)
+        unknown: list[str] = []
+        seen: set[tuple[str, str]] = set()
+        for item in module.imports:  # some toolchains import one function twice
+            key = (item.module, item.name or "")
+            if key in seen:
+                continue
+            seen.add(key)
+            hostcall = self._hostcalls.get(key)
+            if hostcall is None:
+                unknown.append(f"{key[0]}.{key[1]}")
+            else:
+                self._define(linker, hostcall)
+        if unknown and not trap_unknown:
+            raise ModuleRefused(f"imports that this server does not have: {', '.join(unknown)}")
+        if unknown:
+            linker.define_unknown_imports_as_traps(module)
+        return linker
+
+    def _define(self, linker: Any, hostcall: Hostcall) -> None:
+        key = (hostcall.module, hostcall.name)
+        define = capi.define_suspending if hostcall.suspends else capi.define_immediate
+        function: Any = self._generated.get(key)
+        if function is None:
+            generate: Any = suspending if hostcall.suspends else immediate
+            function = self._generated[key] = generate(hostcall, self._binding)
+        functype = self._functype(hostcall.signature, hostcall.returns)
+        callback, error = define(
+            capi.address_of(linker), *key, capi.address_of(functype), function
+        )
+        self._callbacks.append(callback)
+        if error:
+            raise ModuleRefused(f"{key[0]}.{key[1]}: {capi.take_error(error)}")
+
+    def _functype(self, params: str, results: str) -> Any:
+        key = (params, results)
+        if key not in self._functypes:
+            self._functypes[key] = wasmtime.FuncType(
+                [_VALTYPES[letter]() for letter in params],
+                [_VALTYPES[letter]() for letter in results],
+            )
+        return self._functypes[key]
