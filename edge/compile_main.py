@@ -17,18 +17,28 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from edge.errors import ModuleRefused
 from edge.runtime.compile_bounds import EXIT_OK, EXIT_REFUSED, Bounds
 from edge.runtime.inspect import ModuleInfo, explain, inspect, recognise
+from edge.runtime.rewrite import count_refusals
+from edge.runtime.sections import MalformedModule
 
 # stdin, stdout, stderr and what the engine opens for itself while it starts (measured: 3).
 MAX_DESCRIPTORS = 32
 
 
 def prepare(wasm: bytes) -> bytes:
-    """The binary that is compiled instead of `wasm`; facts are read from the original."""
-    return wasm
+    """The binary that is compiled instead of `wasm`; facts are read from the original.
+
+    `wasm` itself when refused growth cannot be counted in it.  The artifact then lacks the counters
+    and `edge.runtime.endings` infers memory limits from the size of the memory.
+    """
+    try:
+        return count_refusals(wasm)
+    except MalformedModule:
+        return wasm
 
 
 def compile_module(data: bytes, *, max_bytes: int) -> tuple[ModuleInfo, bytes]:
@@ -44,10 +54,23 @@ def compile_module(data: bytes, *, max_bytes: int) -> tuple[ModuleInfo, bytes]:
         # First the module as it is, so that the author's own bytes are what a refusal talks about.
         wasmtime.Module.validate(engine, wasm)
         info = inspect(wasm, sha256=digest, size=len(data))
-        artifact = wasmtime.Module(engine, prepare(wasm)).serialize()
+        artifact = _compile(engine, wasm).serialize()
     except wasmtime.WasmtimeError as error:
         raise ModuleRefused(explain(str(error))) from error
     return info, bytes(artifact)
+
+
+def _compile(engine: Any, wasm: bytes) -> Any:
+    import wasmtime
+
+    prepared = prepare(wasm)
+    try:
+        return wasmtime.Module(engine, prepared)
+    except wasmtime.WasmtimeError:
+        # What we add may be one function, export or global more than the engine takes.
+        if prepared is wasm:
+            raise
+        return wasmtime.Module(engine, wasm)
 
 
 def _from_text(data: bytes) -> bytes:

@@ -14,6 +14,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Annotated, Any
 
+from edge.abi.handles import HandleTable
 from edge.abi.memory import GuestMemory
 from edge.errors import BufferTooSmall, InvalidArgument, LimitExceeded
 
@@ -128,12 +129,28 @@ class Handle(Codec):
 
     def lift(self, raw: Sequence[str], target: str, names: Names) -> list[str]:
         if self.consumed:
-            return [f"{target} = box.{self.table}.take({raw[0]})"]
+            return [
+                f"table = box.{self.table}",
+                f"{target} = table[{raw[0]}]",
+                f"del table[{raw[0]}]",
+            ]
         return [f"{target} = box.{self.table}[{raw[0]}]"]
 
     def lower(self, ptr: str, value: str, names: Names) -> list[str]:
-        pack = names.bind(Struct("<I").pack_into, "pack")
-        return [f"{pack}(w, m.base + {ptr}, box.{self.table}.insert({value}))"]
+        # `HandleTable.insert`, spelt out: the call would cost as much as the work.
+        pack, full = names.bind(Struct("<I").pack_into, "pack"), names.bind(_full, "full")
+        return [
+            f"table = box.{self.table}",
+            f"if len(table) >= table.ceiling: {full}(table)",
+            "handle = table.next",
+            "table.next = handle + 1",
+            f"table[handle] = {value}",
+            f"{pack}(w, m.base + {ptr}, handle)",
+        ]
+
+
+def _full(table: HandleTable[Any]) -> None:
+    table.insert(None)  # raises LimitExceeded
 
 
 @dataclass(frozen=True, slots=True)

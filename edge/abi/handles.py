@@ -17,12 +17,12 @@ class HandleTable(dict[int, T]):
     Numbers start at 1: one SDK ignores handle 0 where a handle is optional.
     """
 
-    __slots__ = ("_next", "ceiling", "kind")
+    __slots__ = ("ceiling", "kind", "next")
 
     def __init__(self, kind: str, ceiling: int) -> None:
         self.kind = kind
         self.ceiling = ceiling
-        self._next = 1
+        self.next = 1  # the number of the next item
 
     def __missing__(self, handle: int) -> T:
         raise BadHandle(f"no {self.kind} handle {handle}")
@@ -33,8 +33,8 @@ class HandleTable(dict[int, T]):
             raise LimitExceeded(
                 f"{self.ceiling} {self.kind} handles are open", limit="limits.handles"
             )
-        handle = self._next
-        self._next = handle + 1
+        handle = self.next
+        self.next = handle + 1
         self[handle] = item
         return handle
 

@@ -52,6 +52,7 @@ class Hostcall:
     returns: str = "i"  # the wasm result: a status, or "" when the call never returns
     unsupported: str = ""  # the reason, when the call only answers UNSUPPORTED
     doc: str = ""
+    may_suspend: bool = False  # a plain function that gives its result, or a coroutine for it
 
     @property
     def signature(self) -> str:
@@ -60,7 +61,7 @@ class Hostcall:
 
     @property
     def suspends(self) -> bool:
-        return inspect.iscoroutinefunction(self.handler)
+        return self.may_suspend or inspect.iscoroutinefunction(self.handler)
 
 
 @dataclass(slots=True)
@@ -75,7 +76,14 @@ class HostModule:
         """Add `handler` under its own name (a trailing underscore is dropped)."""
         return self.named(handler.__name__.rstrip("_"))(handler)
 
-    def named(self, name: str, **crossing: Any) -> Callable[[F], F]:
+    def may_suspend(self, handler: F) -> F:
+        """Add a plain function that answers at once or gives a coroutine: `-> U32 | Coroutine[…]`.
+
+        For calls that hardly ever wait and stand on the hot path: it saves making a coroutine.
+        """
+        return self.named(handler.__name__.rstrip("_"), may_suspend=True)(handler)
+
+    def named(self, name: str, *, may_suspend: bool = False, **crossing: Any) -> Callable[[F], F]:
         """Add a handler under another name, such as an older spelling.
 
         `crossing` gives annotations in place of the handler's own, by parameter: one handler
@@ -85,6 +93,8 @@ class HostModule:
         def add(handler: F) -> F:
             hints = get_type_hints(handler, include_extras=True) | crossing
             result = hints.pop("return", type(None))
+            if may_suspend:
+                result = get_args(result)[0]
             _, *params = inspect.signature(handler).parameters  # the first is the sandbox
             self._add(
                 Hostcall(
@@ -96,6 +106,7 @@ class HostModule:
                     dialect=self.dialect,
                     returns="" if result is Never else "i",
                     doc=inspect.getdoc(handler) or "",
+                    may_suspend=may_suspend,
                 )
             )
             return handler
@@ -124,6 +135,7 @@ class HostModule:
                 hostcall.returns,
                 hostcall.unsupported,
                 f"Older name of `{hostcall.module}.{hostcall.name}`.",
+                hostcall.may_suspend,
             )
         )
 

@@ -55,6 +55,7 @@ class Sandbox:
     __slots__ = (
         "account",
         "calls",
+        "client_handles",
         "clock_resolution_ns",
         "dictionaries",
         "downstream",
@@ -110,6 +111,7 @@ class Sandbox:
         self.log_bytes = 0  # written so far, for the log limit
         self.log_dropped = 0  # lines dropped by it
         self.limits_hit: dict[str, int] = {}  # setting -> refusals the guest was told of
+        self.client_handles: tuple[int, int] | None = None  # the client's request and its body
         self.extras: dict[str, Any] = {}  # a dialect's own small state
         self.memory = NO_MEMORY
         # What nearly every request touches is made at once: `__getattr__` costs 0.5 us a table.

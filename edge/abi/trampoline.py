@@ -10,9 +10,10 @@ holds the arguments and takes the result; suspending calls get arrays of `wasmti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from struct import Struct
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge.abi.codec import Names
@@ -112,7 +113,9 @@ def suspending(hostcall: Hostcall, binding: Binding) -> Callable[..., None]:
     """`f(env, caller, args, nargs, results, nresults, trap_out, continuation_out)`."""
     names = _namespace(hostcall, binding)
     names.values["pack_continuation"] = Struct("<QQQ").pack_into
+    names.values["pack_result"] = Struct(f"<Q{VAL_OFFSET - 8}xQ").pack_into
     names.values["Suspended"] = Suspended
+    names.values["Coroutine"] = CoroutineType
     params, pointers = _parameter_names(hostcall)
     values = ", ".join(["box", *(f"a{i}" for i in range(len(hostcall.params)))])
     lower = _lower(hostcall, pointers, names)
@@ -130,17 +133,7 @@ def suspending(hostcall: Hostcall, binding: Binding) -> Callable[..., None]:
         "    try:",
         *_unpack(params + pointers, hostcall.signature, VAL_STRIDE, VAL_OFFSET, "args", names),
         *(f"        {line}" for line in _lift(hostcall, params, pointers, names)),
-        f"        coro = handler({values})",
-        "        try:",
-        "            waiting = coro.send(None)",
-        "        except StopIteration as done:",
-        "            r = done.value",
-        *(f"            {line}" for line in lower),
-        "        else:",
-        "            cell = suspend(box, Suspended(hostcall, coro, waiting, lower,",
-        f"                                          {pointer_tuple}, results, trap_out))",
-        "            pack_continuation(w, continuation_out, continuation, cell, 0)",
-        "            return",
+        *(f"        {line}" for line in _first_step(hostcall, values, pointer_tuple, lower)),
         "    except HostcallError as error:",
         "        status = status_of(box, error, dialect)",
         "    except GuestExit as stop:",
@@ -149,11 +142,36 @@ def suspending(hostcall: Hostcall, binding: Binding) -> Callable[..., None]:
         "        trap = fault(error)",
         "    if trap:",
         "        pack_qword(w, trap_out, trap)",
-        "    pack_qword(w, results, 0)",
-        f"    pack_qword(w, results + {VAL_OFFSET}, status)",
+        "    pack_result(w, results, 0, status)",
         "    pack_continuation(w, continuation_out, continuation, ready, 0)",
     ]
     return _compile(lines, names, hostcall)
+
+
+def _first_step(hostcall: Hostcall, values: str, pointers: str, lower: Sequence[str]) -> list[str]:
+    """Call the handler and run its coroutine up to the first wait, which is often its end."""
+    step = [
+        "try:",
+        "    waiting = coro.send(None)",
+        "except StopIteration as done:",
+        "    r = done.value",
+        *(f"    {line}" for line in lower),
+        "else:",
+        f"    cell = suspend(box, Suspended(hostcall, coro, waiting, lower, {pointers},",
+        "                                  results, trap_out))",
+        "    pack_continuation(w, continuation_out, continuation, cell, 0)",
+        "    return",
+    ]
+    if not hostcall.may_suspend:
+        return [f"coro = handler({values})", *step]
+    return [
+        f"r = handler({values})",
+        "if r.__class__ is Coroutine:",
+        "    coro = r",
+        *(f"    {line}" for line in step),
+        "else:",
+        *(f"    {line}" for line in lower or ["pass"]),
+    ]
 
 
 def complete(

@@ -300,7 +300,7 @@ class Body:
         self._release(self._held)
 
     def adopt(self, account: Account | None) -> None:
-        """Charge what waits here to `account` from now on.  Raises LimitExceeded, moving nothing."""
+        """Charge what waits here to `account` from now on.  Raises LimitExceeded: nothing moved."""
         if account is self.account:
             return
         if account is not None:

@@ -24,9 +24,7 @@ CHUNKS_PER_FEED = 1024
 _size_line = re.compile(rb"([0-9A-Fa-f]{1,15})(;" + VALUE + rb")?+\r\n")
 _partial_size = re.compile(rb"[0-9A-Fa-f]{1,15}+(?:;" + VALUE + rb")?+\r?")
 _trailer = re.compile(rb"(" + TOKEN + rb"):[\t ]*+(" + VALUE + rb")\r\n")
-_partial_trailer = re.compile(
-    rb"\r?|[!#$%&'*+\-.^_`|~0-9A-Za-z]++(?::" + VALUE + rb"\r?+)?+"
-)
+_partial_trailer = re.compile(rb"\r?|[!#$%&'*+\-.^_`|~0-9A-Za-z]++(?::" + VALUE + rb"\r?+)?+")
 
 
 class LengthDecoder:

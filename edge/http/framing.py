@@ -16,14 +16,12 @@ CHUNKED = -1  # in place of a request's length
 _digits = re.compile(rb"[0-9]{1,19}")
 
 
-def request_length(
-    lengths: Sequence[bytes], codings: Sequence[bytes], *, minor: int
-) -> int:
+def request_length(lengths: Sequence[bytes], codings: Sequence[bytes], *, minor: int) -> int:
     """How many bytes of body follow a request head: a count, 0 for none, or CHUNKED.
 
-    `lengths` and `codings` are the Content-Length and Transfer-Encoding values.  Raises Refused: RFC
-    9112 section 6.3 lets a server repair some of these, and two servers that repair differently are
-    how requests are smuggled.
+    `lengths` and `codings` are the Content-Length and Transfer-Encoding values.  Raises Refused:
+    RFC 9112 section 6.3 lets a server repair some of these, and two servers that repair differently
+    are how requests are smuggled.
     """
     if not codings:
         if not lengths:
@@ -39,8 +37,8 @@ def request_length(
         raise Refused(BadRequest.FRAMING, 400, "Transfer-Encoding in an HTTP/1.0 request")
     if len(codings) > 1:
         raise Refused(BadRequest.FRAMING, 400, "more than one Transfer-Encoding")
-    # Codings are case-insensitive (section 7), but clients write this one in lower case, and a proxy
-    # before us that knows no other spelling would see another message than we do.
+    # Codings are case-insensitive (section 7), but clients write this one in lower case, and a
+    # proxy before us that knows no other spelling would see another message than we do.
     if codings[0] != b"chunked":
         raise Refused(BadRequest.FRAMING, 501, "a Transfer-Encoding other than chunked")
     return CHUNKED
@@ -69,7 +67,7 @@ def response_framing(
     """Choose the framing of a response whose body has `known` bytes, if that is known.
 
     RFC 9110 section 6.4.1 says which have no body; 15.3.6 adds 205.  A guest's own Content-Length
-    counts with `manual_framing`, and for HEAD when its body is empty, as it passes on a length then.
+    counts with `manual_framing`, and for HEAD when its body is empty: it passes on a length then.
     """
     status = head.status
     if status in (204, 304):

@@ -69,7 +69,5 @@ def clean_trailers(trailers: Headers) -> Headers:
     return [
         (lowered, value)
         for name, value in trailers
-        if is_token(name)
-        and is_value(value)
-        and not is_forbidden_trailer(lowered := name.lower())
+        if is_token(name) and is_value(value) and not is_forbidden_trailer(lowered := name.lower())
     ]

@@ -20,7 +20,7 @@ class RequestHead:
     """A request as the guest may see it: hop-by-hop fields gone, the routed authority in `host`.
 
     `target` is the origin form exactly as received (never normalised).  `authority` is lower-case,
-    without a default port and without a trailing dot.  `original_names` keeps the client's spelling.
+    without a default port and without a trailing dot.  `original_names`: as the client spelt them.
     """
 
     method: bytes

@@ -62,9 +62,7 @@ class RawHead:
     scheme: bytes  # of an absolute-form target, else b""
 
 
-def read_head(
-    head: bytes, *, max_target: int, max_fields: int, scheme: bytes = b"http"
-) -> RawHead:
+def read_head(head: bytes, *, max_target: int, max_fields: int, scheme: bytes = b"http") -> RawHead:
     """Read a complete head (its empty line included).  Raises Refused.
 
     `max_target` in bytes; `scheme` says which port is the default one.
@@ -171,7 +169,7 @@ _authorities: dict[tuple[bytes, bytes], Authority] = {}
 def _other_form(
     method: bytes, target: bytes, authority: Authority, scheme: bytes
 ) -> tuple[bytes, bytes, Authority]:
-    """Absolute form (its authority wins, RFC 9112 section 3.2.2) and asterisk form, as origin form."""
+    """Absolute form (its authority wins, RFC 9112 section 3.2.2) as origin form; asterisk form."""
     if target == b"*":
         if method == b"OPTIONS":
             return target, b"", authority

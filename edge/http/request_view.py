@@ -13,8 +13,9 @@ from edge.http.request_head import RawHead, split_fields
 _request_id = re.compile(rb"[0-9a-f]{32}")
 
 # Forwarding fields say who the client is: anybody's but a trusted proxy's are lies.
-_FORWARDED = frozenset((b"forwarded", b"x-real-ip", b"x-request-id"))
+_FORWARDED = frozenset((b"forwarded", b"x-real-ip"))
 # Ours to answer or to set, so never passed on as they came.
+_PREFIXES = (RESERVED_PREFIX, b"x-forwarded-")
 _OURS = HOP_BY_HOP | {b"expect", b"x-forwarded-for", b"x-request-id"}
 
 
@@ -27,18 +28,10 @@ class Peer:
 
     address: bytes
     local: bytes
-    trusted: bool = False
-    scheme: bytes = b"http"
-    proxies: TrustedProxies = TrustedProxies()  # noqa: RUF009 - immutable
-
-
-@dataclass(slots=True)
-class RequestView:
-    """A head for the guest and who sent it."""
-
-    head: RequestHead
-    client: bytes
-    request_id: str
+    proxies: TrustedProxies
+    scheme: bytes
+    trusted: bool
+    text: bytes  # the address as X-Forwarded-For shows it
 
 
 def believed_request_id(raw: RawHead, peer: Peer) -> str | None:
@@ -56,7 +49,8 @@ def forwarded_scheme(raw: RawHead, peer: Peer) -> bytes:
     if not peer.trusted:
         return peer.scheme
     given = [
-        value.lower() for name, value in split_fields(raw.block)
+        value.lower()
+        for name, value in split_fields(raw.block)
         if name.lower() == b"x-forwarded-proto"
     ]
     if len(given) == 1 and given[0] in (b"http", b"https"):
@@ -76,28 +70,30 @@ def client_of(raw: RawHead, peer: Peer) -> bytes:
 
 def view_request(raw: RawHead, peer: Peer, scheme: bytes, request_id: str) -> RequestHead:
     """The head that a guest sees (RFC 9110 section 7.6 and the forwarding conventions)."""
-    fields = [(name.lower(), name, value) for name, value in split_fields(raw.block)]
-    named = connection_options(value for name, _, value in fields if name == b"connection")
+    fields = split_fields(raw.block)
     trusted = peer.trusted
+    named: frozenset[bytes] = frozenset()
     headers: Headers = []
+    names: list[bytes] = []
     chain: list[bytes] = []
-    for name, _, value in fields:
+    for spelt, value in fields:
+        names.append(spelt)
+        name = spelt.lower()
         if name == b"host":
             headers.append((name, raw.authority.text))
-            continue
-        if name == b"x-forwarded-for":
-            if trusted:
+        elif name in _OURS or name.startswith(_PREFIXES):
+            if name == b"connection":
+                named |= connection_options((value,))
+            elif name == b"x-forwarded-for" and trusted:
                 chain.append(value)
-            continue
-        if name in _OURS or name in named or name.startswith(RESERVED_PREFIX):
-            continue
-        if not trusted and (name in _FORWARDED or name.startswith(b"x-forwarded-")):
-            continue
-        headers.append((name, value))
-    if peer.address:
-        chain.append(format_address(peer.address).encode())
-    if chain:
-        headers.append((b"x-forwarded-for", b", ".join(chain)))
+            elif name.startswith(b"x-forwarded-") and name not in _OURS and trusted:
+                headers.append((name, value))
+        elif trusted or name not in _FORWARDED:
+            headers.append((name, value))
+    if named:
+        headers = [field for field in headers if field[0] not in named or field[0] == b"host"]
+    chain.append(peer.text)
+    headers.append((b"x-forwarded-for", b", ".join(chain)))
     headers.append((b"x-request-id", request_id.encode()))
     return RequestHead(
         method=raw.method,
@@ -106,16 +102,19 @@ def view_request(raw: RawHead, peer: Peer, scheme: bytes, request_id: str) -> Re
         scheme=scheme,
         version=10 + raw.minor,
         headers=headers,
-        original_names=[name for _, name, _ in fields],
+        original_names=names,
     )
 
 
-def peer_of(
-    remote: str, local: str, proxies: TrustedProxies, scheme: bytes = b"http"
-) -> Peer:
+def peer_of(remote: str, local: str, proxies: TrustedProxies, scheme: bytes = b"http") -> Peer:
     """The peer of a connection between two textual IP addresses ("" for unknown)."""
-    address = _octets(remote)
-    return Peer(address, _octets(local), address in proxies, scheme, proxies)
+    return peer_from(_octets(remote), _octets(local), proxies, scheme)
+
+
+def peer_from(address: bytes, local: bytes, proxies: TrustedProxies, scheme: bytes) -> Peer:
+    """The peer of a connection between two addresses in octets."""
+    trusted = address in proxies
+    return Peer(address, local, proxies, scheme, trusted, format_address(address).encode())
 
 
 def _octets(text: str) -> bytes:

@@ -49,11 +49,7 @@ def encode_head(status: int, guest: Headers, host: Headers | None, tail: bytes) 
         lines += 1
     head = b"".join(parts)
     # One CR and one LF per line, and no other control character: no value can have ended a line.
-    if (
-        head.translate(None, _SOUND)
-        or head.count(b"\r") != lines
-        or head.count(b"\n") != lines
-    ):
+    if head.translate(None, _SOUND) or head.count(b"\r") != lines or head.count(b"\n") != lines:
         raise InvalidHead(f"header {_culprit(guest)} holds a line end or a control character")
     if host:
         head += b"".join([b"%b: %b\r\n" % field for field in host])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence
 from struct import Struct
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
@@ -49,8 +49,10 @@ log = logging.getLogger("edge.runtime")
 
 TICK_NS = 1_000_000
 IDLE_SECONDS = 0.1  # without a slice for this long the ticker is disarmed: it costs 2 % of a core
-# What one suspension costs outside the slices that are measured: a future's callback and a turn.
-SUSPENSION_NS = 6_000
+# A guest that was suspended pays for the thread time since the slice before its own: the timer, the
+# future's callback, the loop's turn.  That is 3 us on a busy thread and 57 us on one that slept, so
+# a fixed fee would be wrong by far; never more than this, because it may be others' work as well.
+SUSPENSION_MOST_NS = 100_000
 
 _TRAP_AND_ERROR = Struct("<QQ")
 _NEITHER = (0, 0)
@@ -90,7 +92,7 @@ class Runtime:
         """Raises ConfigError when the pool cannot fit, OSError when there is no timer."""
         self.pool = pool
         self._loop = loop
-        self._running = running if running is not None else [0]
+        self._running_cells = running if running is not None else [0]
         self._running_at = running_at
         self._engine = serving_engine(pool)
         self._engine_at = capi.address_of(self._engine)
@@ -111,9 +113,13 @@ class Runtime:
         self._ticker = capi.EpochTicker(self._engine_at, TICK_NS)
         self._slices_seen = 0
         self._slices = 0
+        self._slice_ended = 0  # thread time
+        self._rest_timer: asyncio.TimerHandle | None = None
         self.live = 0  # guests started and not ended
         self.parked = 0  # of those, suspended in a hostcall
         self.memory_bytes = 0  # linear memory of the guests that outlived their first slice
+        self.lasting: set[Guest] = set()  # those guests
+        self.on_memory: Callable[[], None] | None = None  # told after a slice that took more
 
     # Templates ------------------------------------------------------------------------------
 
@@ -152,6 +158,11 @@ class Runtime:
         except wasmtime.WasmtimeError as error:
             raise ModuleRefused(str(error).splitlines()[0]) from None
 
+    @property
+    def running(self) -> Guest | None:
+        """The guest on the stack now, if a hostcall asks."""
+        return self._current.guest
+
     # Starting -------------------------------------------------------------------------------
 
     def start(self, template: Template, box: Sandbox, on_end: EndCallback) -> Guest:
@@ -159,20 +170,24 @@ class Runtime:
         guest = Guest(template, box, on_end)
         box.meter = guest
         self.live += 1
-        if self._scheduler.may_run_now:
+        if self._scheduler.may_run_now and self._current.guest is None:
             before = guest.cpu_used
             self._slice(guest)
             self._scheduler.spent(guest.cpu_used - before)
         else:
+            self._keep(guest)
             self._scheduler.add(guest)
-        if not guest.ended and not guest.deadline_set:
-            guest.deadline_set = True
-            self._deadlines.add(self._loop.time() + template.limits.wall, guest)
         return guest
+
+    def _keep(self, guest: Guest) -> None:
+        """It needs more than one slice: give it a deadline and account for its memory."""
+        guest.lasting = True
+        self.lasting.add(guest)
+        self._deadlines.add(self._loop.time() + guest.template.limits.wall, guest)
 
     def _slice(self, guest: Guest) -> None:
         """Let a guest run until it waits, its slice is over, or it ends."""
-        current, running, at = self._current, self._running, self._running_at
+        current, running, at = self._current, self._running_cells, self._running_at
         assert current.guest is None, "polls do not nest"
         if not self._ticker.armed:
             self._arm()
@@ -185,6 +200,8 @@ class Runtime:
             if guest.phase is _NEW:
                 done = self._begin(guest)
             elif guest.suspended is not None:
+                between = started - self._slice_ended
+                guest.cpu_used += min(between, SUSPENSION_MOST_NS)
                 done = self._resume(guest) and future_poll(guest.future)
             else:
                 done = future_poll(guest.future)
@@ -194,7 +211,8 @@ class Runtime:
             # Nothing above may fail; if it does, the guest's state is unknown to us.
             guest.fault = error
             done = True
-        guest.cpu_used += thread_time_ns() - started
+        self._slice_ended = now = thread_time_ns()
+        guest.cpu_used += now - started
         guest.slice_started = 0
         running[at] = 0
         current.guest = None
@@ -250,9 +268,16 @@ class Runtime:
 
     def _continue(self, guest: Guest) -> None:
         """The slice is over and the guest is not: charge it, then queue it or let it wait."""
+        if not guest.lasting:
+            self._keep(guest)
         size = guest.memory_bytes()
-        self.memory_bytes += size - guest.memory_peak
-        guest.memory_peak = size
+        if size != guest.memory_peak:
+            self.memory_bytes += size - guest.memory_peak
+            guest.memory_peak = size
+            if self.on_memory is not None:
+                self.on_memory()
+                if guest.ended:
+                    return
         template = guest.template
         if guest.cpu_used > template.cpu_ns:
             self.end(guest, endings.cpu_limit(guest))
@@ -262,7 +287,6 @@ class Runtime:
             self._scheduler.add(guest)
             return
         guest.suspensions += 1
-        guest.cpu_used += SUSPENSION_NS
         self.parked += 1
         waiting = call.waiting
         waiting._asyncio_future_blocking = False
@@ -318,34 +342,32 @@ class Runtime:
     def end(self, guest: Guest, outcome: Outcome) -> None:
         """End a guest now, whatever it does.  From inside its own hostcall: as soon as it yields.
 
-        Ending it twice does nothing.
+        Ending it twice does nothing.  The sandbox stays open for `on_end`, which closes it.
         """
         if guest.ended:
             return
-        if self._current.guest is guest:
+        on_stack = self._current.guest
+        if on_stack is not None:
             if guest.doom is None:
                 guest.doom = outcome
+            if on_stack is not guest:  # unwinding it now would nest in another's poll
+                self._loop.call_soon(self.end, guest, outcome)
             return
         guest.ended = True
-        box = guest.box
         if guest.suspended is not None:
             self._abandon_hostcall(guest)
         if guest.store:
-            size = guest.memory_bytes()
             self.memory_bytes -= guest.memory_peak
-            if size > guest.memory_peak:
-                guest.memory_peak = size
+            guest.memory_peak = guest.memory_bytes() if guest.phase is _CALLING else 0
             if guest.future:
                 future_delete(guest.future)  # unwinds a suspended guest
-            guest.phase = _ENDED
-            box.close()
+            guest.box.memory.close()
             store_delete(guest.store)
             self._release(guest)
-        else:
-            guest.phase = _ENDED
-            box.close()
+        guest.phase = _ENDED
         self.live -= 1
-        if guest.deadline_set:
+        if guest.lasting:
+            self.lasting.discard(guest)
             self._deadlines.forget()
         guest.on_end(guest, outcome)
 
@@ -399,17 +421,19 @@ class Runtime:
 
     def _arm(self) -> None:
         self._ticker.arm()
-        self._loop.call_later(IDLE_SECONDS, self._rest)
+        self._rest_timer = self._loop.call_later(IDLE_SECONDS, self._rest)
 
     def _rest(self) -> None:
         """Disarm the ticker once nothing has run for a while."""
         if self._slices != self._slices_seen or not self._scheduler.is_idle:
             self._slices_seen = self._slices
-            self._loop.call_later(IDLE_SECONDS, self._rest)
+            self._rest_timer = self._loop.call_later(IDLE_SECONDS, self._rest)
         else:
             self._ticker.disarm()
 
     def close(self) -> None:
         """Stop ticking.  Must be called before the process lets go of the engine."""
         self._deadlines.close()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
         self._ticker.close()

@@ -105,7 +105,7 @@ def _host_memory(guest: Guest) -> Outcome | None:
 
 def _memory(guest: Guest) -> Outcome | None:
     limit = guest.template.limits.memory
-    size = guest.memory_bytes() if guest.store else 0
+    size = guest.memory_bytes() if guest.phase is Phase.CALLING else 0
     if guest.template.counts_refusals:
         if not _count(guest, MEMORY_REFUSALS):
             return None

@@ -30,6 +30,7 @@ class Phase(Enum):
 
 
 _CALLING = Phase.CALLING
+_INSTANTIATING = Phase.INSTANTIATING
 _NEW = Phase.NEW
 
 
@@ -74,19 +75,18 @@ class Guest:
         "box",
         "context",
         "cpu_used",
-        "deadline_set",
         "doom",
         "ended",
         "exit_code",
         "fault",
         "future",
         "instantiate_ns",
+        "lasting",
         "memory_peak",
         "on_end",
         "phase",
         "queued",
         "slice_started",
-        "slices",
         "slot",
         "store",
         "suspended",
@@ -108,8 +108,7 @@ class Guest:
         self.cpu_used = 0  # ns of thread time, hostcalls included
         self.slice_started = 0  # thread time when the slice that runs now began, or 0
         self.instantiate_ns = 0
-        self.memory_peak = 0
-        self.slices = 0
+        self.memory_peak = 0  # while it lives: what Runtime.memory_bytes counts for it
         self.suspensions = 0
         self.exit_code: int | None = None  # set by proc_exit
         self.fault: BaseException | None = None  # a bug of ours, met inside a hostcall
@@ -118,7 +117,7 @@ class Guest:
         self.waker: Any = None  # the callback that waits for `suspended.waiting`
         self.queued = False
         self.ended = False
-        self.deadline_set = False
+        self.lasting = False  # outlived its first slice: has a deadline and is accounted for
 
     @property
     def share_key(self) -> str:
@@ -134,6 +133,7 @@ class Guest:
 
     def memory_bytes(self) -> int:
         if self.phase is not _CALLING:
-            return self.memory_peak
+            # Its memory cannot be asked for while a start function runs: take the worst.
+            return self.template.memory if self.phase is _INSTANTIATING else self.memory_peak
         size: int = capi.memory_size(self.context, self.slot.memory)
         return size

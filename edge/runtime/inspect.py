@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge.errors import ModuleRefused
+from edge.runtime.rewrite import RESERVED_EXPORTS
 from edge.runtime.sections import (
     CORE_VERSION,
     MAGIC,
@@ -145,6 +146,9 @@ def inspect(wasm: bytes, *, sha256: str, size: int) -> ModuleInfo:
     except MalformedModule as error:
         raise ModuleRefused(f"cannot be read: {one_line(str(error))}") from error
     exports = {export.name: export for export in found.exports}
+    reserved = sorted(RESERVED_EXPORTS.intersection(exports))
+    if reserved:
+        raise ModuleRefused(f"exports {reserved[0]}, a name that this server adds itself: rename it")
     start, memory = exports.get(START), exports.get(MEMORY)
     if start is None and REACTOR_START in exports:
         raise ModuleRefused(

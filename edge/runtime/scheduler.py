@@ -88,14 +88,16 @@ class Scheduler(Generic[R]):
         self._turn_pending = False
         self._burst_ns = 0
         stop = perf_counter_ns() + TURN_NS
-        while self._rotation:
-            guest = self._next()
-            if not guest.ended:
-                self._run(guest)
-                if perf_counter_ns() >= stop:
-                    break
-        if self._rotation:
-            self._wake()
+        try:
+            while self._rotation:
+                guest = self._next()
+                if not guest.ended:
+                    self._run(guest)
+                    if perf_counter_ns() >= stop:
+                        break
+        finally:  # a bug met in one guest's ending must not strand the others
+            if self._rotation:
+                self._wake()
 
     def _next(self) -> R:
         key = self._rotation.popleft()
@@ -151,9 +153,11 @@ class Deadlines(Generic[R]):
     def _fire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].ended):
-            _, _, guest = heappop(self._heap)
-            if not guest.ended:
-                self._expire(guest)
-        if self._heap:
-            self._schedule(self._heap[0][0])
+        try:
+            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].ended):
+                _, _, guest = heappop(self._heap)
+                if not guest.ended:
+                    self._expire(guest)
+        finally:
+            if self._heap:
+                self._schedule(self._heap[0][0])

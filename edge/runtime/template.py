@@ -41,6 +41,7 @@ class Template:
     cpu_ns: int  # limits.cpu, in the unit that thread time comes in
     memory: int
     table_elements: int
+    imports_from: frozenset[str]  # import modules, which tell what a program was written for
 
     @classmethod
     def of(
@@ -58,6 +59,7 @@ class Template:
             cpu_ns=int(limits.cpu * 1e9),
             memory=limits.memory,
             table_elements=limits.table_elements,
+            imports_from=frozenset(item.module for item in module.imports),
         )
 
 

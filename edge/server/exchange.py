@@ -6,7 +6,6 @@ call brought them about: a response that is complete when it is given ends insid
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from time import perf_counter_ns
@@ -19,8 +18,10 @@ from edge.http.message import Headers, RequestHead, ResponseHead
 from edge.http.refusal import Refused
 from edge.http.request_head import RawHead, split_fields
 from edge.http.request_view import Peer, believed_request_id, client_of, view_request
-from edge.http.response_head import encode_head, reason_phrase
+from edge.http.response_head import encode_head
 from edge.server.flow import CHUNK, AwaitedBody, ResponseFlow
+from edge.server.front import UNLIMITED
+from edge.server.pages import error_page
 
 if TYPE_CHECKING:
     from edge.server.connection import Connection
@@ -130,7 +131,7 @@ class Exchange:
         return self._request_id
 
     def inform(self, status: int, headers: Headers) -> None:
-        """Send an interim response.  Raises InvalidHead (bad status or field), Failed (too late)."""
+        """Send an interim response.  Raises InvalidHead (status or field), Failed (too late)."""
         if not 102 <= status <= 199:  # 100 is ours to send, 101 is an upgrade
             raise InvalidHead(f"{status} is not an interim status that may be sent")
         if self.responded:
@@ -244,6 +245,7 @@ class Exchange:
             return
         if close and self._connection is not None:
             self._connection.close_after = True
+        self.max_response_bytes = UNLIMITED  # this page is the host's, not the guest's
         headers: Headers = [(b"cache-control", b"no-store")]
         if retry_after is not None:
             headers.append((b"retry-after", b"%d" % retry_after))
@@ -254,14 +256,8 @@ class Exchange:
                 *(field for field in self.add_headers or () if field[0] != mark[0]), mark,
             ]  # fmt: skip
         accept = self.request_header(b"accept") or b""
-        if b"application/json" in accept or b"application/problem+json" in accept:
-            facts = {"status": status, "title": title, "request_id": self.request_id}
-            if outcome is not None:
-                facts["outcome"] = outcome
-            self.reply(status, "application/json", json.dumps(facts).encode() + b"\n", headers)
-        else:
-            text = f"{status} {reason_phrase(status)}\n{title}\nrequest {self.request_id}\n"
-            self.reply(status, "text/plain; charset=utf-8", text.encode(), headers)
+        kind, page = error_page(status, title, self.request_id, outcome, accept)
+        self.reply(status, kind, page, headers)
 
     def limit_request_body(self, maximum: int) -> bool:
         """Lower the bytes of request body to `maximum`; False if more is already known to come."""
@@ -328,10 +324,11 @@ class Exchange:
 
     def _respond_at_length(self, connection: Connection, head: ResponseHead, body: Body) -> None:
         """Any response that is not small, complete and ordinary."""
+        to_head, minor = self.method == b"HEAD", self._raw.minor
         known = body.known_length if body.error is None else None
-        framing = response_framing(
-            head, to_head=self.method == b"HEAD", minor=self._raw.minor, known=known
-        )
+        if body.trailers and minor and not to_head:
+            known = None  # only a chunked message can end with trailers
+        framing = response_framing(head, to_head=to_head, minor=minor, known=known)
         claimed = framing.length if framing.mode is Mode.LENGTH else None
         if claimed is not None and claimed > self.max_response_bytes:
             self.exceed_output()
@@ -341,8 +338,7 @@ class Exchange:
             own.want()  # the response is made of the request body: ask for it before the head
         if head.close or framing.mode is Mode.CLOSE:
             connection.close_after = True
-        if body.ended:
-            connection.settle_unread()
+        connection.settle_unread(complete=body.ended)
         message = encode_head(
             head.status, head.headers, self.add_headers, _framing_field(framing) + connection.tail()
         )

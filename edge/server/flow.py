@@ -42,7 +42,7 @@ class AwaitedBody(Body):
     @property
     def is_readable(self) -> bool:
         self.want()
-        return Body.is_readable.__get__(self)
+        return bool(Body.is_readable.__get__(self))
 
     def read(self, limit: int) -> bytes:
         self.want()
@@ -144,9 +144,6 @@ class ResponseFlow:
                 self._send(data)
             elif body.at_eof:
                 self._finish()
-            elif not body.is_readable:
-                self._watch()
-                return
 
     def schedule(self) -> None:
         """Run soon: many small writes of a guest's slice then go out together."""

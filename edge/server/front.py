@@ -123,3 +123,18 @@ class Front:
     members: set[Member] = field(default_factory=set)
     on_closed: list[Callable[[], None]] = field(default_factory=list)  # a descriptor came free
     clients: dict[bytes, int] = field(default_factory=dict)  # connections per untrusted address
+
+    def count(self, client: bytes) -> bool:
+        """Count one more connection of this address; False, counting nothing, above its cap."""
+        present = self.clients.get(client, 0)
+        if 0 < self.limits.max_per_client <= present:
+            return False
+        self.clients[client] = present + 1
+        return True
+
+    def uncount(self, client: bytes) -> None:
+        left = self.clients.get(client, 1) - 1
+        if left:
+            self.clients[client] = left
+        else:
+            self.clients.pop(client, None)

@@ -36,8 +36,8 @@ class TimerLoop(Protocol):
 class Sweeper:
     """The coarse clock of a process and the sweep over its connections.
 
-    `now` is a monotonic instant at most a tick old (older if the loop was held up).  `tail_keep` and
-    `tail_close` end a response head: Date, Connection and the empty line, made once per tick.
+    `now` is a monotonic instant at most a tick old (older if the loop was held up).  `tail_keep`
+    and `tail_close` end a response head: Date, Connection, the empty line, made once per tick.
     """
 
     __slots__ = ("_armed", "_clock", "_loop", "_members", "now", "tail_close", "tail_keep")

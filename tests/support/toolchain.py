@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,16 @@ NPM_PACKAGES = ROOT / "tests" / "toolchain"
 STEP_SECONDS = 600
 # Enough of a compiler's complaint to see its first and last words.
 OUTPUT_SHOWN = 4000
+# A developer's own settings that would change a build. Proxies and certificates stay.
+UNWANTED = {
+    "GOARCH",
+    "GOFLAGS",
+    "GOOS",
+    "GOROOT",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "ZIG_LOCAL_CACHE_DIR",
+}
 
 
 class MissingTool(RuntimeError):
@@ -110,12 +121,8 @@ def go() -> Path:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a tool sees: our node first on PATH, caches in our cache, no GOFLAGS of the user's."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("GO", "ZIG_", "NODE_", "npm_config_nodedir"))
-    }
+    """What a tool sees: our node first on PATH, our caches, none of `UNWANTED`."""
+    kept = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     cache = cache_directory()
     kept["PATH"] = f"{node().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     kept["ZIG_GLOBAL_CACHE_DIR"] = str(cache / "zig")
@@ -171,7 +178,26 @@ def npm_tree(packages: Path = NPM_PACKAGES) -> Path:
                 half.mkdir()
                 for name in ("package.json", "package-lock.json"):
                     shutil.copy(packages / name, half)
+                # Not `npm ci`: it wants the optional packages of every platform in the lock, and a
+                # registry mirror need not carry those of other machines. So we compare, below.
                 options = ["--ignore-scripts", "--no-audit", "--no-fund"]
-                run([node(), npm(), "ci", *options], cwd=half)
+                run([node(), npm(), "install", *options], cwd=half)
+                _compare_locks(packages / "package-lock.json", half / "package-lock.json")
                 half.rename(tree)
     return tree / "node_modules"
+
+
+def _compare_locks(wanted: Path, installed: Path) -> None:
+    """Refuse an installation whose packages are not, hash for hash, those that were locked."""
+    before, after = (_integrities(path) for path in (wanted, installed))
+    changed = sorted(name for name in after if after[name] != before.get(name))
+    if changed:
+        raise BuildFailed(
+            f"npm installed packages other than {wanted} names: {', '.join(changed)[:400]}; "
+            "run `npm install --package-lock-only` beside it and commit the result"
+        )
+
+
+def _integrities(lock: Path) -> dict[str, str]:
+    packages = json.loads(lock.read_text())["packages"]
+    return {name: entry.get("integrity", "") for name, entry in packages.items() if name}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edge.abi.sandbox import Sandbox
 from edge.abi.wasi.cgi import Cgi
@@ -14,6 +18,16 @@ from edge.http.message import Headers, RequestHead, ResponseHead
 from edge.model.limits import Limits
 from edge.model.service import Service
 from tests.support.fake_guest import FakeGuest
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test function in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run
 
 
 @dataclass
@@ -92,12 +106,14 @@ class WasiGuest(FakeGuest):
         limits: Limits | None = None,
         env: dict[str, str] | None = None,
         head: RequestHead | None = None,
+        client_body: Body | None = None,
         resolution_ns: int = 1,
         version: int = 7,
     ) -> None:
         self.logged: list[tuple[str, bytes, int]] = []
         limits = limits or Limits()
-        self.client = RecordedClient(head or RequestHead(b"GET", b"/", b"example.com"))
+        head = head or RequestHead(b"GET", b"/", b"example.com")
+        self.client = RecordedClient(head, Body() if client_body is None else client_body)
         box = Sandbox(
             service=Service("shop", Path("shop.wasm"), (), limits, env or {}),
             version=version,

@@ -19,6 +19,9 @@ from edge.http.message import Headers, RequestHead
 
 # What a field costs us above its own bytes: two bytes objects, a list, a dict slot.
 FIELD_OVERHEAD = 96
+# Heads this small are neither charged nor checked: the least limits allow more (1 KiB, 16 fields),
+# and `limits.handles` bounds how many there can be.
+FREE = 1024
 MAX_URI = 16 * 1024  # twice the client's limit: guests add parameters on the way to a backend
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -60,11 +63,10 @@ class FieldName(Span):
     limit: int = MAX_TEXT
 
     def lift(self, raw: Sequence[str], target: str, names: Names) -> list[str]:
-        delete, bad = names.bind(_TOKEN, "token"), names.bind(_bad_name, "bad_name")
+        known, check = names.bind(_KNOWN.get, "known"), names.bind(_field_name, "field_name")
         return [
             *Span.lift(self, raw, target, names),
-            f"if not {target} or {target}.translate(None, {delete}): {bad}({target})",
-            f"{target} = {target}.lower()",
+            f"{target} = {known}({target}) or {check}({target})",
         ]
 
 
@@ -91,8 +93,20 @@ class FieldValue(Codec):
         ]
 
 
-def _bad_name(name: bytes) -> None:
-    raise InvalidHead(f"{name[:64]!r} is not a field name")
+# Names that nearly every response uses, in the spellings people use: no check, no lower-casing.
+_COMMON = (
+    b"Accept Accept-Encoding Access-Control-Allow-Origin Age Authorization Cache-Control "
+    b"Content-Encoding Content-Language Content-Length Content-Security-Policy Content-Type Cookie "
+    b"Date ETag Expires Host Last-Modified Link Location Server Set-Cookie "
+    b"Strict-Transport-Security User-Agent Vary X-Content-Type-Options X-Frame-Options"
+).split()
+_KNOWN = {spelling: name.lower() for name in _COMMON for spelling in (name, name.lower())}
+
+
+def _field_name(name: bytes) -> bytes:
+    if not name or name.translate(None, _TOKEN):
+        raise InvalidHead(f"{name[:64]!r} is not a field name")
+    return name.lower()
 
 
 def _bad_value() -> None:
@@ -106,17 +120,18 @@ def _too_long(length: int, limit: int) -> None:
 
 
 class Head:
-    """What requests and responses have in common: the fields."""
+    """What requests and responses have in common: the fields.
 
-    __slots__ = ("cost", "count", "fields", "manual_framing", "size", "version")
+    Defaults are class attributes and there are no slots: a hello world makes two heads and changes
+    two attributes of them, and this halves what they cost it.
+    """
 
     fields: dict[bytes, list[bytes]]  # lower-case name -> its values in order
-
-    size: int  # bytes of names and values, each field's name counted
-    count: int  # fields
-    cost: int  # bytes charged for them
+    size = 0  # bytes of names and values, each field's name counted
+    count = 0  # fields
+    cost = 0  # bytes charged for them
     version: HttpVersion
-    manual_framing: bool
+    manual_framing = False
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a field; none when it is absent."""
@@ -134,7 +149,12 @@ class Head:
         fields = self.fields
         old = fields.get(name)
         if old is None:
-            self._resize(box, len(name) + len(value), 1)
+            size = self.size + len(name) + len(value)
+            count = self.count + 1
+            if size + FIELD_OVERHEAD * count <= FREE:
+                self.size, self.count = size, count
+            else:
+                self._resize(box, len(name) + len(value), 1)
         else:
             self._resize(box, len(name) + len(value) - _size(name, old), 1 - len(old))
         fields[name] = [value]
@@ -167,31 +187,40 @@ class Head:
 
     def flat(self) -> Headers:
         """All fields as a list."""
-        return [(name, value) for name, values in self.fields.items() for value in values]
+        flat: Headers = []
+        for name, values in self.fields.items():
+            for value in values:
+                flat.append((name, value))
+        return flat
 
     def release(self, box: Sandbox) -> None:
         """The guest has let go of the head."""
-        box.hold(-self.cost)
-        self.cost = 0
+        if self.cost:
+            box.hold(-self.cost)
+            self.cost = 0
 
     def _resize(self, box: Sandbox, size: int, count: int) -> None:
         """Grow or shrink by that much, or raise LimitExceeded before anything has changed."""
         new_size, new_count = self.size + size, self.count + count
+        if size > 0 or count > 0:
+            self._check(box, new_size, new_count)
+        cost = new_size + FIELD_OVERHEAD * new_count
+        if cost > FREE or self.cost:
+            box.hold(cost - self.cost)
+            self.cost = cost
+        self.size, self.count = new_size, new_count
+
+    def _check(self, box: Sandbox, size: int, count: int) -> None:
         limits = box.limits
-        if size > 0 and new_size > limits.head_bytes:
+        if size > limits.head_bytes and size > self.size:
             raise LimitExceeded(
-                f"a head of {new_size} bytes, {limits.head_bytes} allowed",
-                limit="limits.head_bytes",
+                f"a head of {size} bytes, {limits.head_bytes} allowed", limit="limits.head_bytes"
             )
-        if count > 0 and new_count > limits.head_fields:
+        if count > limits.head_fields and count > self.count:
             raise LimitExceeded(
-                f"a head of {new_count} fields, {limits.head_fields} allowed",
+                f"a head of {count} fields, {limits.head_fields} allowed",
                 limit="limits.head_fields",
             )
-        grown = size + FIELD_OVERHEAD * count
-        box.hold(grown)
-        self.cost += grown
-        self.size, self.count = new_size, new_count
 
 
 def _size(name: bytes, values: list[bytes]) -> int:
@@ -201,24 +230,15 @@ def _size(name: bytes, values: list[bytes]) -> int:
 class GuestRequest(Head):
     """A request head; `from_client` marks the one that came from the client."""
 
-    __slots__ = (
-        "_box",
-        "_line_cost",
-        "auto_decompress",
-        "cache_override",
-        "from_client",
-        "method",
-        "uri",
-    )
+    method: bytes
+    uri: bytes
+    auto_decompress = 0  # the encodings we are asked to undo on the response
+    cache_override: CacheOverride | None = None
+    _line_cost = 0  # charged for what the guest set besides fields
 
     def __init__(self, box: Sandbox, *, from_client: bool = False) -> None:
         self._box = box
-        self._line_cost = 0  # charged for what the guest set besides fields
-        self.size = self.count = self.cost = 0
         self.from_client = from_client
-        self.manual_framing = False
-        self.auto_decompress = 0
-        self.cache_override: CacheOverride | None = None
         if not from_client:
             self.method = b"GET"
             self.uri = b"/"
@@ -244,13 +264,12 @@ class GuestRequest(Head):
                 fields[name].append(value)
             else:
                 fields[name] = [value]
-        # The bytes are the connection's; only our structure around them is charged.
-        cost = FIELD_OVERHEAD * len(headers)
-        self._box.hold(cost)
-        self.cost += cost
-        self.count = len(headers)
-        self.size = sum(len(name) + len(value) for name, value in headers)
-        self.fields = fields
+        size = sum(len(name) + len(value) for name, value in headers)
+        cost = size + FIELD_OVERHEAD * len(headers)
+        if cost > FREE:
+            self._box.hold(cost)
+            self.cost = cost
+        self.size, self.count, self.fields = size, len(headers), fields
 
     def set_method(self, method: bytes) -> None:
         """Raises InvalidHead unless it is a token (RFC 9110 §9.1)."""
@@ -274,22 +293,24 @@ class GuestRequest(Head):
         key = override.surrogate_key if override else b""
         cost = len(method) + len(uri) + len(key)
         self._box.hold(cost - self._line_cost)
-        self.cost += cost - self._line_cost
         self._line_cost = cost
+
+    def release(self, box: Sandbox) -> None:
+        """The guest has let go of the head."""
+        box.hold(-self._line_cost)
+        self._line_cost = 0
+        Head.release(self, box)
 
 
 class GuestResponse(Head):
     """A response head that the guest made."""
 
-    __slots__ = ("close", "status")
+    version = HttpVersion.HTTP_11
+    status = 200
+    close = False  # end the client's connection after this response
 
     def __init__(self) -> None:
         self.fields = {}
-        self.size = self.count = self.cost = 0
-        self.version = HttpVersion.HTTP_11
-        self.manual_framing = False
-        self.status = 200
-        self.close = False  # end the client's connection after this response
 
 
 def absolute_uri(head: RequestHead) -> bytes:

@@ -8,8 +8,9 @@ client's would mix in the order of their arrival.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from edge.abi.codec import (
     MAX_MOVE,
@@ -77,31 +78,42 @@ async def read(box: Sandbox, handle: U32, buffer: Output) -> U32:
         await body.wait_readable()
 
 
-@abi.hostcall
-async def write(box: Sandbox, handle: U32, data: Data, end: End) -> U32:
+@abi.may_suspend
+def write(box: Sandbox, handle: U32, data: Data, end: End) -> U32 | Coroutine[Any, None, int]:
     """Add bytes, all of them; a streaming body waits while its reader is slow."""
     item = box.items[handle]
-    if type(item) is Body and type(data) is bytes:
-        if end is not _BACK:
-            item.write_front(data)
-        elif item.ended:
-            item.write(data)
-        else:
-            writable(box, handle).write(data)
-        return len(data)
-    if type(item) is StreamingBody:
-        if end is not _BACK:
-            raise BadHandle("a streaming body can be written at its back only")
-        if type(data) is bytes:
-            await _send_on(item.body, data)
+    if type(data) is bytes:
+        if type(item) is Body:
+            if end is not _BACK:
+                item.write_front(data)
+            elif item.ended:
+                item.write(data)
+            else:
+                writable(box, handle).write(data)
             return len(data)
+        if type(item) is StreamingBody and end is _BACK:
+            body = item.body
+            if not body.is_full and body.error is None:
+                body.write(data)
+                return len(data)
+    return _write_slowly(box, handle, data, end)
+
+
+async def _write_slowly(box: Sandbox, handle: int, data: Data, end: WriteEnd) -> int:
+    item = box.items[handle]
+    if type(item) is not StreamingBody:
+        body = writable(box, handle, end)
         assert isinstance(data, Region)
-        for offset in range(0, data.length, MAX_MOVE):
-            await _send_on(item.body, data.read(offset, MAX_MOVE))
-            await Pause()
-        return data.length
-    assert isinstance(data, Region)
-    return await _write_long(box, writable(box, handle, end), data, end)
+        return await _write_long(box, body, data, end)
+    if end is not _BACK:
+        raise BadHandle("a streaming body can be written at its back only")
+    if isinstance(data, bytes):
+        await _send_on(item.body, data)
+        return len(data)
+    for offset in range(0, data.length, MAX_MOVE):
+        await _send_on(item.body, data.read(offset, MAX_MOVE))
+        await Pause()
+    return data.length
 
 
 async def _send_on(body: Body, data: bytes) -> None:

@@ -32,20 +32,16 @@ SurrogateKey = Annotated[bytes, Span(limit=16 * 1024)]
 NewRequest = Annotated[GuestRequest, HandleCodec("requests")]
 ClosedRequest = Annotated[GuestRequest, HandleCodec("requests", consumed=True)]
 
-_CLIENT = "fastly.client_request"
-
 
 @abi.hostcall
 def body_downstream_get(box: Sandbox) -> tuple[U32, U32]:
     """Handles of the client's request and its body; the same ones at each call."""
-    extras = box.extras
-    if _CLIENT in extras:
-        request, body = extras[_CLIENT]
-        return request, body
-    request = box.requests.insert(GuestRequest(box, from_client=True))
-    body = box.items.insert(box.downstream.body)
-    extras[_CLIENT] = request, body
-    return request, body
+    handles = box.client_handles
+    if handles is None:
+        request = box.requests.insert(GuestRequest(box, from_client=True))
+        body = box.items.insert(box.downstream.body)
+        handles = box.client_handles = (request, body)
+    return handles
 
 
 @abi.hostcall

@@ -1,0 +1,64 @@
+"""One service version as a worker serves it: its template, its counters, and who waits for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from edge.model.service import Family, Service, Version
+from edge.runtime.template import Template
+from edge.telemetry.service_block import ServiceBlock
+
+if TYPE_CHECKING:
+    from edge.dispatch.visit import Visit
+
+_LEGACY_MODULE = "env"
+
+
+class Deployed:
+    """Made when a snapshot is prepared; outlives it until the last request of this version ends."""
+
+    __slots__ = (
+        "active",
+        "block",
+        "cap",
+        "is_cgi",
+        "limits",
+        "name",
+        "number",
+        "service",
+        "template",
+        "timing",
+        "version",
+        "waiting",
+    )
+
+    def __init__(
+        self, version: Version, template: Template | None, block: ServiceBlock, slots: int
+    ) -> None:
+        self.version = version
+        self.template = template  # None: refused, and nothing of it can run
+        self.block = block
+        self.service: Service = version.service
+        self.name = version.service.name
+        self.number = str(version.number)
+        self.limits = version.service.limits
+        self.timing = version.service.server_timing
+        # A share that rounds to nothing would refuse everything.
+        self.cap = max(1, int(slots * self.limits.slots))
+        self.active = 0  # sandboxes of this version that hold a slot
+        self.waiting: deque[Visit] = deque()  # in order of arrival, so in order of deadline
+        self.is_cgi = template is not None and _is_cgi(version.service.family, template)
+
+    def setting(self, name: str) -> str:
+        """The setting that raises a limit, as the operator would write it."""
+        return f"services.{self.name}.limits.{name}"
+
+
+def _is_cgi(family: Family, template: Template) -> bool:
+    """Whether stdout is the response: a plain WASI program, by its word or by its imports."""
+    if family is not Family.AUTO:
+        return family is Family.WASI
+    return not any(
+        name.startswith("fastly_") or name == _LEGACY_MODULE for name in template.imports_from
+    )

@@ -1,0 +1,351 @@
+"""Dispatcher: routes a request, admits it, and swaps snapshots under running traffic.
+
+Admission is a slot, a place in a bounded queue, or a 503: a service may hold its share of the
+worker's slots, everybody together all of them, and nobody waits longer than the service allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter_ns, time
+
+from edge.abi.sandbox import Sandbox
+from edge.dispatch import pages
+from edge.dispatch.deployed import Deployed
+from edge.dispatch.visit import Visit
+from edge.errors import ConfigError, ModuleRefused, Problem
+from edge.http.body import Ledger
+from edge.model.route import Miss, RouteTable
+from edge.model.service import UnknownImports, Version
+from edge.model.snapshot import Snapshot
+from edge.model.units import write_bytes, write_duration
+from edge.outcome import Ending, Outcome
+from edge.runtime.driver import Runtime
+from edge.runtime.guest import Guest
+from edge.runtime.template import Template
+from edge.server.exchange import Exchange
+from edge.telemetry.access_log import AccessLog
+from edge.telemetry.guest_log import GuestLog
+from edge.telemetry.layout import NO_SERVICE_BLOCK, Gauge, Rejection, ending_index, method_index
+from edge.telemetry.shared import WorkerCells
+
+log = logging.getLogger("edge.dispatch")
+
+SWEEP_SECONDS = 0.02  # how late a queued request may learn that it waited too long
+
+ArtifactCheck = Callable[[Version], str]  # the path to map, once we know that we wrote it
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A snapshot built beside the one that serves; nothing has changed yet."""
+
+    generation: int
+    routes: RouteTable
+    deployed: tuple[Deployed, ...]
+    clock_resolution_ns: int
+
+
+class Dispatcher:
+    """One per worker.  `handle` is the handler that connections are given."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        cells: WorkerCells,
+        access: AccessLog,
+        guest_log: GuestLog,
+        loop: asyncio.AbstractEventLoop,
+        memory_budget: int,
+        exact_codes: bool = False,
+    ) -> None:
+        """`memory_budget`: bytes that all sandboxes of this worker may hold together."""
+        self.runtime = runtime
+        self.access = access
+        self.ledger = Ledger()
+        self.clock_resolution_ns = 1000
+        self.generation = 0
+        self.draining = False
+        self._cells = cells
+        self._guest_log = guest_log
+        self._loop = loop
+        self._memory_budget = memory_budget
+        self._exact_codes = exact_codes
+        self._slots = runtime.pool.slots
+        self._no_service = cells.block(NO_SERVICE_BLOCK, exact_codes=exact_codes)
+        self._routes = RouteTable([])
+        self._deployed: tuple[Deployed, ...] = ()
+        self._queues: dict[Deployed, None] = {}  # those with waiting visits, in turn
+        self._queue_depth = 0
+        self._sweep: asyncio.TimerHandle | None = None
+        runtime.on_memory = self._relieve_memory
+
+    # Snapshots ------------------------------------------------------------------------------
+
+    def prepare(self, snapshot: Snapshot, artifact_of: ArtifactCheck) -> Prepared:
+        """Load and link everything of a snapshot.  Raises ConfigError; the old one serves on."""
+        problems: list[Problem] = []
+        deployed = []
+        for version in snapshot.versions:
+            try:
+                deployed.append(self._deploy(version, artifact_of))
+            except ModuleRefused as refused:
+                problems.append(Problem(f"services.{version.service.name}", str(refused)))
+        if problems:
+            raise ConfigError(*problems)
+        return Prepared(
+            snapshot.generation,
+            snapshot.routes,
+            tuple(deployed),
+            max(1, int(snapshot.settings.wasm.clock_resolution * 1e9)),
+        )
+
+    def commit(self, prepared: Prepared) -> None:
+        """Swap one reference.  Requests under way end in the version they began in."""
+        self._routes = prepared.routes
+        self._deployed = prepared.deployed
+        self.clock_resolution_ns = prepared.clock_resolution_ns
+        self.generation = prepared.generation
+        self._cells.set(Gauge.GENERATION, prepared.generation)
+
+    def _deploy(self, version: Version, artifact_of: ArtifactCheck) -> Deployed:
+        template: Template | None = None
+        if version.artifact is not None and not version.refused:
+            template = self._template_in_use(version)
+            if template is None:
+                template = self.runtime.load(
+                    artifact_of(version),
+                    service=version.service.name,
+                    limits=version.service.limits,
+                    series=version.series,
+                    trap_unknown=version.service.unknown_imports is UnknownImports.TRAP,
+                )
+        block = self._cells.block(version.series, exact_codes=self._exact_codes)
+        return Deployed(version, template, block, self._slots)
+
+    def _template_in_use(self, version: Version) -> Template | None:
+        """The template of the version that serves now, if nothing about it has changed."""
+        for deployed in self._deployed:
+            old = deployed.version
+            if (
+                old.service.name == version.service.name
+                and old.sha256 == version.sha256
+                and old.series == version.series
+                and old.service.limits == version.service.limits
+                and old.service.unknown_imports is version.service.unknown_imports
+            ):
+                return deployed.template
+        return None
+
+    # Requests -------------------------------------------------------------------------------
+
+    def handle(self, exchange: Exchange) -> None:
+        """Take one request whose head is complete.  Never raises for what a client can cause."""
+        found = self._routes.match(exchange.host, exchange.path)
+        if isinstance(found, Miss):
+            self._no_route(exchange, found)
+            return
+        deployed = self._deployed[found]
+        visit = Visit(self, exchange, deployed)
+        if deployed.template is None or deployed.version.quarantined:
+            visit.refuse(self._why_not(deployed))
+        elif self._has_slot(deployed):
+            deployed.active += 1
+            visit.start()
+        else:
+            self._queue(visit)
+
+    def _has_slot(self, deployed: Deployed) -> bool:
+        runtime = self.runtime
+        return (
+            deployed.active < deployed.cap
+            and runtime.live < self._slots
+            and runtime.memory_bytes + self.ledger.held <= self._memory_budget
+        )
+
+    def _why_not(self, deployed: Deployed) -> Outcome:
+        if deployed.version.quarantined:
+            self._cells.add(Rejection.QUARANTINED)
+            return Outcome(Ending.QUARANTINED, "this version ended several workers")
+        return Outcome(Ending.UNAVAILABLE, deployed.version.refused)
+
+    def release(self, deployed: Deployed) -> None:
+        """A sandbox of `deployed` has ended: its slot goes to the next that waits."""
+        deployed.active -= 1
+        if self._queues:
+            self._loop.call_soon(self._admit_waiting)
+
+    def log_line(self, box: Sandbox, stream: str, text: bytes, cut: int) -> None:
+        """A line that a guest wrote, `cut` bytes of it left out."""
+        self._guest_log.line(
+            time(), box.service.name, str(box.version), box.downstream.request_id, stream, text
+        )
+
+    # Waiting for a slot ---------------------------------------------------------------------
+
+    def _queue(self, visit: Visit) -> None:
+        deployed = visit.deployed
+        if self._queue_depth >= self._slots or len(deployed.waiting) >= deployed.cap:
+            self._cells.add(Rejection.QUEUE_FULL)
+            visit.refuse(self._overload(deployed, "the queue for a sandbox is full"))
+            return
+        visit.queued_at = perf_counter_ns()
+        visit.deadline = self._loop.time() + deployed.limits.queue_wait
+        visit.exchange.on_gone = visit.client_gone
+        visit.exchange.on_end = visit.exchange_ended
+        deployed.waiting.append(visit)
+        self._queues[deployed] = None
+        self._queue_depth += 1
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._expire_waiting)
+
+    def forget(self, visit: Visit) -> None:
+        """A visit that waits will not be started."""
+        self._queue_depth -= 1
+        visit.deployed.waiting.remove(visit)
+        if not visit.deployed.waiting:
+            self._queues.pop(visit.deployed, None)
+
+    def _admit_waiting(self) -> None:
+        """Give free slots away, one service after the other."""
+        progress = True
+        while progress and self._queues:
+            progress = False
+            for deployed in list(self._queues):
+                if deployed.waiting and self._has_slot(deployed):
+                    visit = deployed.waiting[0]
+                    self.forget(visit)
+                    visit.queue_ns = perf_counter_ns() - visit.queued_at
+                    visit.queued_at = 0
+                    deployed.active += 1
+                    visit.start()
+                    progress = True
+
+    def _expire_waiting(self) -> None:
+        self._sweep = None
+        now = self._loop.time()
+        for deployed in list(self._queues):
+            while deployed.waiting and deployed.waiting[0].deadline <= now:
+                visit = deployed.waiting[0]
+                self.forget(visit)
+                visit.queue_ns = perf_counter_ns() - visit.queued_at
+                self._cells.add(Rejection.QUEUE_TIMEOUT)
+                visit.refuse(
+                    self._overload(deployed, "no sandbox became free in time", visit.queue_ns)
+                )
+        self._admit_waiting()
+        if self._queues:
+            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._expire_waiting)
+
+    def _overload(self, deployed: Deployed, detail: str, waited_ns: int = 0) -> Outcome:
+        if deployed.active >= deployed.cap:
+            return Outcome(
+                Ending.OVERLOAD, detail, f"{deployed.active} sandboxes", f"{deployed.cap}",
+                deployed.setting("slots"),
+            )  # fmt: skip
+        if self.runtime.live >= self._slots:
+            return Outcome(
+                Ending.OVERLOAD, detail, f"{self.runtime.live} sandboxes", f"{self._slots}",
+                "pool.slots",
+            )  # fmt: skip
+        held = self.runtime.memory_bytes + self.ledger.held
+        if held > self._memory_budget:
+            return Outcome(
+                Ending.OVERLOAD, detail, write_bytes(held), write_bytes(self._memory_budget),
+                "pool.memory_share",
+            )  # fmt: skip
+        return Outcome(
+            Ending.OVERLOAD,
+            detail,
+            write_duration(waited_ns / 1e9),
+            write_duration(deployed.limits.queue_wait),
+            deployed.setting("queue_wait"),
+        )
+
+    # Memory of all sandboxes together -------------------------------------------------------
+
+    def _relieve_memory(self) -> None:
+        """Over the budget: end the largest sandbox of the service that holds most of it."""
+        while True:
+            held = self.runtime.memory_bytes + self.ledger.held
+            if held <= self._memory_budget:
+                return
+            victim = self._largest_guest()
+            if victim is None:
+                return
+            self._cells.add(Rejection.MEMORY)
+            self.runtime.end(
+                victim,
+                Outcome(
+                    Ending.MEMORY_PRESSURE,
+                    "the sandboxes of this worker held too much memory together",
+                    write_bytes(held),
+                    write_bytes(self._memory_budget),
+                    "pool.memory_share",
+                ),
+            )
+
+    def _largest_guest(self) -> Guest | None:
+        shares: dict[str, int] = {}
+        for guest in self.runtime.lasting:
+            key = guest.share_key
+            shares[key] = shares.get(key, 0) + _size(guest)
+        if not shares:
+            return None
+        worst = max(shares, key=shares.__getitem__)
+        guests = (guest for guest in self.runtime.lasting if guest.share_key == worst)
+        return max(guests, key=_size)
+
+    # The rest -------------------------------------------------------------------------------
+
+    def _no_route(self, exchange: Exchange, miss: Miss) -> None:
+        outcome = Outcome(
+            Ending.NO_ROUTE,
+            "no service for this path" if miss is Miss.PATH else "no service for this host",
+        )
+        exchange.on_end = lambda: self._record_unserved(exchange, outcome)
+        pages.answer_no_route(exchange, host_known=miss is Miss.PATH)
+
+    def _record_unserved(self, exchange: Exchange, outcome: Outcome) -> None:
+        wall_ns = perf_counter_ns() - exchange.started_ns
+        start = exchange.response_start_ns
+        self._no_service.record(
+            method_index(exchange.method), exchange.status, ending_index(outcome.ending), wall_ns,
+            start - exchange.started_ns if start else 0, 0, 0, 0,
+            exchange.bytes_in, exchange.bytes_out, 0, 0,
+        )  # fmt: skip
+        if self.access.enabled:
+            self.access.record(
+                time(), exchange.request_id, pages.address_text(exchange.client_address), "", "",
+                exchange.method, exchange.host, exchange.target, exchange.status, outcome,
+                0, wall_ns, 0, exchange.bytes_in, exchange.bytes_out, 0, 0,
+            )  # fmt: skip
+
+    def publish(self) -> None:
+        """Write this worker's gauges to the shared cells; called by a timer."""
+        cells, runtime = self._cells, self.runtime
+        cells.set(Gauge.SANDBOXES_LIVE, runtime.live)
+        cells.set(Gauge.SANDBOXES_PARKED, runtime.parked)
+        cells.set(Gauge.QUEUE_DEPTH, self._queue_depth)
+        cells.set(Gauge.GUEST_MEMORY_BYTES, runtime.memory_bytes)
+        cells.set(Gauge.HOST_BYTES, self.ledger.held)
+        for deployed in self._deployed:
+            deployed.block.set_in_flight(deployed.active + len(deployed.waiting))
+
+    def shut_down(self) -> None:
+        """The drain deadline has passed: end every guest that is left."""
+        for guest in list(self.runtime.lasting):
+            self.runtime.end(guest, Outcome(Ending.SHUTDOWN, "the server is going away"))
+
+    def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+
+def _size(guest: Guest) -> int:
+    return guest.memory_peak + guest.box.account.held

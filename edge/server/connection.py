@@ -1,0 +1,489 @@
+"""One client connection: heads in, exchanges one after the other, bodies both ways.  No listener.
+
+At most one exchange is in flight; bytes of the next request wait unread (or in one bounded buffer)
+until it has ended.  Whatever breaks HTTP is answered once and ends the connection, so that no byte
+after it is ever taken for a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from time import perf_counter_ns
+
+from edge.errors import Incomplete, LimitExceeded
+from edge.http.addresses import parse_authority
+from edge.http.body import Body
+from edge.http.refusal import BadRequest, Refused
+from edge.http.request_head import METHODS, NEVER_IN_HEAD, RawHead, read_head, refuse_partial
+from edge.http.request_view import Peer, forwarded_scheme
+from edge.server.exchange import Exchange
+from edge.server.flow import AwaitedBody, Intake
+from edge.server.front import BadRequestInfo, Front, Timeout
+from edge.server.opinion import SecondOpinion
+from edge.server.pages import refusal_message
+from edge.server.timers import NEVER
+from edge.server.wire import Wire
+
+log = logging.getLogger(__name__)
+
+_ALLOW = b", ".join(sorted(METHODS))
+_FAULT = "The server made a mistake."
+
+
+class Connection(Wire):
+    """The protocol object of one accepted socket."""
+
+    __slots__ = (
+        "_advancing",
+        "_buffer",
+        "_exchange",
+        "_intake",
+        "_minor",
+        "_opinion",
+        "_scanned",
+        "_scheduled",
+        "_served",
+        "_started_ns",
+    )
+
+    def __init__(
+        self, front: Front, peer: Peer, sock: socket.socket | None = None, *, counted: bool = False
+    ) -> None:
+        """See `Wire`."""
+        super().__init__(front, peer, sock, counted=counted)
+        self._exchange: Exchange | None = None
+        self._intake: Intake | None = None
+        # An unfinished head, or what came behind a request in flight: two reads (512 KiB) at most.
+        self._buffer = bytearray()
+        self._scanned = 0  # bytes of an unfinished head in which its end has been looked for
+        self._started_ns = 0  # when the first byte of that head came
+        self._minor = 1
+        self._opinion = SecondOpinion()
+        self._advancing = False
+        self._scheduled = False
+        self._served = False  # at least one request has been
+
+    # asyncio.Protocol -------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            self._ignore(len(data), busy=self._exchange is not None)
+        elif self._intake is not None:
+            self._take_body(data)
+        elif self._exchange is None and not self._buffer and not self.write_paused:
+            self._advance(data)
+        else:
+            self._set_aside(data)
+
+    def eof_received(self) -> bool:
+        """The client has closed; like nginx we take that for leaving, answered or not."""
+        if self._exchange is not None:
+            self.close_after = True
+            self._client_left()
+            self.abort()
+        return False  # the transport sends what it still holds, then closes
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._exchange is not None:
+            self._exchange.resume()
+        elif self._buffer:
+            self._schedule()
+
+    # For the exchange and its flow ------------------------------------------------------------
+
+    @property
+    def receiving(self) -> bool:
+        """True while the request's body is not all here."""
+        return self._intake is not None
+
+    def tail(self) -> bytes:
+        """The end of a response head: Date, Connection, empty line."""
+        if self.close_after:
+            return self.front.sweeper.tail_close
+        if self._minor == 0:
+            return b"connection: keep-alive\r\n" + self.front.sweeper.tail_keep
+        return self.front.sweeper.tail_keep
+
+    def settle_unread(self, *, complete: bool) -> None:
+        """Before a head goes out: will the connection be of use after it?  Then say so in it."""
+        intake = self._intake
+        if intake is None:
+            return
+        remaining = intake.decoder.remaining
+        large = remaining is not None and remaining > self.front.limits.drain_bytes
+        if intake.uninvited or (complete and large):
+            self.close_after = True
+
+    def exchange_ended(self) -> None:
+        """The response is with the transport: read the rest of the request away, or go on."""
+        self._exchange = None
+        intake = self._intake
+        limits = self.front.limits
+        if intake is None:
+            if self.close_after:
+                self._close()
+                return
+            self._wait(Timeout.KEEP_ALIVE, limits.keep_alive)
+            if self._buffer and not self._advancing:
+                self._schedule()
+            return
+        remaining = intake.decoder.remaining
+        if (
+            self.close_after
+            or intake.uninvited
+            or (remaining is not None and remaining > limits.drain_bytes)
+        ):
+            self._close()
+            return
+        intake.exchange = None
+        intake.spare = limits.drain_bytes
+        self._wait(Timeout.BODY, limits.drain_seconds)
+        self._read_on()
+
+    def abort(self) -> None:
+        self._exchange = None
+        super().abort()
+
+    def begin_drain(self) -> None:
+        """Close when idle; otherwise the response in flight is the last."""
+        self.close_after = True
+        if self._exchange is None and not self._buffer and not self._deaf:
+            if self._served:
+                self._close()
+            else:  # accepted a moment ago: its request is on the way
+                grace = self.front.sweeper.after(self.front.limits.linger_seconds)
+                self.deadline = min(self.deadline, grace)
+
+    # Heads ------------------------------------------------------------------------------------
+
+    def _advance(self, data: bytes) -> None:
+        """Begin the requests in `data`, one after the other, until one is in flight."""
+        self._advancing = True
+        try:
+            if self._proxy_pending:
+                size = self._read_proxy_header(data)
+                if not size:
+                    if not self._deaf:
+                        self._buffer += data
+                    return
+                data = data[size:]
+            begun = 0
+            while data and not self._deaf:
+                if begun >= self.front.limits.pipeline_depth:
+                    self._set_aside(data)
+                    self._schedule()
+                    return
+                begun += 1
+                if (
+                    data[0] == 0x0D
+                    and self._served
+                    and data[:2] == b"\r\n"
+                    and data[:4] != b"\r\n\r\n"
+                ):
+                    data = data[2:]  # RFC 9112 section 2.2: old clients end a body with one
+                    continue
+                end = data.find(b"\r\n\r\n") + 4
+                if end < 4:
+                    self._keep_partial(data)
+                    return
+                if end == len(data):
+                    self._begin(data, b"")
+                    return
+                data = self._begin(data[:end], data[end:])
+                if data and (self._exchange is not None or self._intake is not None):
+                    self._set_aside(data)
+                    return
+                if data and self.write_paused:  # answers pile up unread: no more of them
+                    self._set_aside(data)
+                    return
+        except Refused as error:
+            self._refuse(error, data)
+        finally:
+            self._advancing = False
+
+    def _begin(self, head: bytes, rest: bytes) -> bytes:
+        """Read one complete head and hand its exchange over; what follows the request."""
+        front = self.front
+        limits = front.limits
+        if len(head) > limits.max_head:
+            refuse_partial(head, max_head=limits.max_head, max_target=limits.max_target)
+        peer = self._peer
+        raw = read_head(
+            head, max_target=limits.max_target, max_fields=limits.max_fields, scheme=peer.scheme
+        )
+        self._opinion.check(head, raw)
+        scheme = peer.scheme
+        if peer.trusted:
+            scheme = forwarded_scheme(raw, peer)
+            if scheme != peer.scheme:
+                raw.authority = parse_authority(raw.authority.text, scheme)
+        elif raw.scheme and raw.scheme != scheme:
+            # RFC 9110 section 7.4: an https resource only over a secured connection.
+            raise Refused(BadRequest.SCHEME, 421, "a target of another scheme than the connection")
+        if not raw.keep_alive or raw.upgrade:
+            self.close_after = True
+        self._minor = raw.minor
+        exchange = Exchange(self, raw, peer, scheme)
+        self._exchange = exchange
+        self._served = True
+        self.deadline = NEVER
+        if raw.length:
+            if raw.length > limits.max_request_body:
+                self._exchange = None
+                raise Refused(BadRequest.BODY_TOO_LARGE, 413, "a body larger than is taken here")
+            rest = self._begin_body(raw, exchange, rest)
+        if raw.target == b"*":  # for the server as a whole (RFC 9110 section 9.3.7): no service's
+            exchange.reply(204, "text/plain", b"", [(b"allow", _ALLOW)])
+            return rest
+        front.statistics.requests += 1
+        try:
+            front.handler(exchange)
+        except Exception:
+            front.statistics.faults += 1
+            log.exception("handler failed", extra={"request_id": exchange.request_id})
+            if not exchange.ended:
+                exchange.respond_error(500, _FAULT, "fault")
+        if raw.upgrade:
+            return b""  # bytes after an upgrade are in no protocol that we agreed to
+        return rest
+
+    def _keep_partial(self, data: bytes) -> None:
+        """Keep the beginning of a head, unless it already cannot become one."""
+        if not self._buffer:
+            self._started_ns = perf_counter_ns()
+            self._wait(Timeout.HEAD, self.front.limits.head_timeout)
+            self._scanned = 0
+            self._buffer += data
+            self._resume_reading()
+        limits = self.front.limits
+        if NEVER_IN_HEAD.search(self._buffer, max(0, self._scanned - 1)):
+            raise Refused(BadRequest.SYNTAX, 400, "a bare CR or LF, or NUL, in the head")
+        refuse_partial(self._buffer, max_head=limits.max_head, max_target=limits.max_target)
+        self._scanned = max(0, len(self._buffer) - 3)
+
+    def _set_aside(self, data: bytes) -> None:
+        """More bytes of a head; or bytes behind a request in flight, and then no more of them."""
+        if self._exchange is None and not self._scheduled and not self._advancing and self._buffer:
+            self._buffer += data
+            if self.write_paused:
+                self._pause_reading()
+            elif self._proxy_pending or self._buffer.find(b"\r\n\r\n", self._scanned) >= 0:
+                self._continue()
+            else:
+                try:
+                    self._keep_partial(b"")
+                except Refused as error:
+                    self._refuse(error, bytes(self._buffer))
+            return
+        if not self._buffer:
+            self._scanned = 0
+        self._buffer += data
+        self._pause_reading()  # so the buffer holds two reads (512 KiB) at the very most
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.front.loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        """Go on with what was set aside, unless it must wait for something that calls us again."""
+        self._scheduled = False
+        intake = self._intake
+        if self._deaf or self._transport is None or not self._buffer:
+            return
+        if intake is not None:
+            if intake.exchange is not None and intake.body.is_full:
+                return  # on_drain
+        elif self.write_paused or self._exchange is not None:
+            return  # resume_writing, exchange_ended
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        if intake is not None:
+            self._take_body(data)
+        else:
+            self._advance(data)
+        if not self._buffer and (self._intake is None or not self._intake.body.is_full):
+            self._read_on()
+
+    # Request bodies ---------------------------------------------------------------------------
+
+    def _begin_body(self, raw: RawHead, exchange: Exchange, rest: bytes) -> bytes:
+        """Set up the body and put into it what is here already; what follows the request."""
+        body: Body
+        if raw.expects_continue and not rest:
+            body = AwaitedBody(self._invite)
+        else:
+            body = Body(live=True)
+        body.on_drain = self._read_on
+        exchange.attach_body(body)
+        intake = self._intake = Intake(raw.length, body)
+        intake.exchange = exchange
+        if not rest:
+            if not intake.uninvited:  # else its wait begins when it is asked to send
+                self._wait(Timeout.BODY, self.front.limits.body_idle)
+            return b""
+        try:
+            rest, _ = intake.take(rest)
+        except Refused:
+            self._exchange = self._intake = None
+            raise
+        if exchange.bytes_in > exchange.max_request_body:
+            self._exchange = self._intake = None
+            raise Refused(BadRequest.BODY_TOO_LARGE, 413, "a body larger than is taken here")
+        self._after_body_bytes(intake, rest)
+        return b"" if self._intake is not None else rest
+
+    def _take_body(self, data: bytes) -> None:
+        intake = self._intake
+        assert intake is not None
+        if self._buffer:  # a turn's work is still to do: order first
+            self._buffer += data
+            self._pause_reading()
+            return
+        exchange = intake.exchange
+        try:
+            rest, count = intake.take(data)
+        except Refused as error:
+            self._body_refused(error)
+            return
+        except LimitExceeded as error:
+            self._intake_failed(error)
+            return
+        if exchange is None:
+            intake.spare -= count
+            if intake.spare < 0:
+                self._close()  # reads on for a little, then is gone
+                return
+        elif exchange.bytes_in > exchange.max_request_body:
+            self._body_refused(
+                Refused(BadRequest.BODY_TOO_LARGE, 413, "a body larger than is taken here")
+            )
+            return
+        self._after_body_bytes(intake, rest)
+        if self._intake is None and rest and not self._deaf:
+            self._buffer += rest
+            self._scanned = 0
+            self._pause_reading()
+            if self._exchange is None:
+                self._schedule()
+
+    def _after_body_bytes(self, intake: Intake, rest: bytes) -> None:
+        if intake.decoder.done:
+            self._intake = None
+            self.deadline = NEVER
+            intake.body.on_drain = None
+            self._read_on()
+            if intake.exchange is None:
+                self.exchange_ended()
+        elif rest:  # enough chunks for one turn
+            self._buffer += rest
+            self._pause_reading()
+            self._schedule()
+        elif intake.body.is_full:
+            self.deadline = NEVER  # the guest is slow, not the client
+            self._pause_reading()
+        elif intake.exchange is not None:
+            self._wait(Timeout.BODY, self.front.limits.body_idle)
+
+    def _body_refused(self, error: Refused) -> None:
+        """The body broke the coding or is too large: the request has already been handed over."""
+        self.front.statistics.bad_requests[error.kind] += 1
+        exchange = self._exchange
+        self._intake_failed(Incomplete(f"the request body is {error.reason}"))
+        if exchange is None:
+            self._close()
+            return
+        exchange.refusal = error
+        if error.status == 413 and exchange.on_body_limit is not None:
+            exchange.on_body_limit()
+        elif not exchange.responded:
+            outcome = "body_limit" if error.status == 413 else "bad_request"
+            exchange.respond_error(error.status, f"The request has {error.reason}.", outcome)
+
+    def _intake_failed(self, error: Incomplete | LimitExceeded) -> None:
+        """No more of this body will be read, and nothing can follow it."""
+        intake, self._intake = self._intake, None
+        self.close_after = True
+        self._go_deaf()
+        if intake is not None:
+            intake.body.on_drain = None
+            intake.body.fail(error)
+
+    def _invite(self) -> None:
+        """The guest wants the body that the client holds back."""
+        exchange = self._exchange
+        if exchange is not None and not exchange.responded:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._wait(Timeout.BODY, self.front.limits.body_idle)
+
+    def _read_on(self) -> None:
+        """There is room: first for bytes that were read already, then for more."""
+        if self._deaf or not self._buffer:
+            if not self._reading and self._intake is not None and self._exchange is not None:
+                self._wait(Timeout.BODY, self.front.limits.body_idle)
+            self._resume_reading()
+        elif self._intake is not None:
+            self._schedule()
+
+    # Endings ----------------------------------------------------------------------------------
+
+    def _refuse(self, error: Refused, data: bytes) -> None:
+        """Answer a request that never became an exchange, and end the connection."""
+        front = self.front
+        front.statistics.bad_requests[error.kind] += 1
+        self._exchange = None
+        self.close_after = True
+        to_head = data[:5] == b"HEAD "
+        self.write(refusal_message(error, front.sweeper.tail_close, to_head=to_head))
+        if front.on_bad_request is not None:
+            front.on_bad_request(
+                BadRequestInfo(
+                    error.kind,
+                    error.status,
+                    error.reason,
+                    self._peer.address,
+                    self._started_ns or perf_counter_ns(),
+                    data.partition(b"\r\n")[0][:256],
+                )
+            )
+        self._close(unread=True)
+
+    def _close(self, *, unread: bool = False) -> None:
+        left = self._intake is not None or bool(self._buffer) or self._deaf
+        super()._close(unread=unread or left)
+
+    def _go_deaf(self) -> None:
+        super()._go_deaf()
+        self._intake = None
+        self._buffer.clear()
+
+    def _client_left(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._go_deaf()
+        if exchange is not None and not exchange.ended:
+            self.front.statistics.clients_gone += 1
+            exchange.leave()
+
+    def _timed_out(self) -> None:
+        transport = self._transport
+        assert transport is not None
+        timeouts = self.front.statistics.timeouts
+        if self._deaf and self._exchange is None:
+            transport.close()  # has lingered long enough
+        elif self._intake is not None:
+            timeouts[Timeout.BODY] += 1
+            if self._exchange is None:
+                self._close()
+            else:
+                self._intake_failed(Incomplete("the client stopped sending the request body"))
+        elif self._buffer:
+            timeouts[Timeout.HEAD] += 1
+            error = Refused(BadRequest.TIMEOUT, 408, "a head that did not arrive in time")
+            self._refuse(error, bytes(self._buffer))
+        elif self.wrote and transport.get_write_buffer_size():
+            self._wait(Timeout.KEEP_ALIVE, self.front.limits.keep_alive)  # still reading an answer
+        else:
+            timeouts[self._waiting_for] += 1
+            self._close()

@@ -1,0 +1,42 @@
+"""Starts the worker of a slot with what is its own: sockets, counters, log and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.control import Inherited, Init, Sizing
+from edge.settings import Settings
+from edge.supervisor.process import WorkerProcess
+from edge.supervisor.sockets import PublicSockets
+from edge.telemetry.shared import SharedCells
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What all workers have in common."""
+
+    workers: int
+    sockets: PublicSockets
+    cells: SharedCells
+    log_fd: int
+    sizing: Sizing
+
+    async def start(self, worker: WorkerProcess, settings: Settings) -> None:
+        """Start the process.  OSError when there can be none."""
+        rows = self.sockets.slots[worker.slot]
+        listeners = tuple(
+            Inherited(sock.fileno(), str(listen), listen.proxy_protocol)
+            for sock, listen in zip(rows, self.sockets.addresses, strict=True)
+        )
+        init = Init(
+            slot=worker.slot,
+            workers=self.workers,
+            blocks=self.cells.blocks,
+            cells_fd=self.cells.fd,
+            log_fd=self.log_fd,
+            listeners=listeners,
+            sizing=self.sizing,
+            settings=settings,
+        )
+        inherit = [self.cells.fd, self.log_fd, *(item.fd for item in listeners)]
+        await worker.start(init, inherit)

@@ -1,0 +1,382 @@
+"""The supervisor's life: sockets, first world, workers, signals, reloads, and the orderly end.
+
+It never creates an engine and never runs a guest.  Everything that can be wrong with a
+configuration is found before anything is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import metadata
+from typing import Final
+
+import edge
+from edge.admin.app import AdminApp
+from edge.admin.status import ServiceState, ServiceStatus, Status, WorkerStatus
+from edge.clock import SystemClock
+from edge.errors import ConfigError, Problem
+from edge.hostmodules import known_imports
+from edge.http.addresses import TrustedProxies
+from edge.model.parse import Config
+from edge.process_log import open_log, start_log
+from edge.runtime.artifacts import ArtifactCache
+from edge.runtime.compile import Compiler
+from edge.server.front import Front, HttpLimits
+from edge.server.listener import Listener
+from edge.server.timers import Sweeper
+from edge.settings import CodeLabel, Settings
+from edge.supervisor.breaker import Breaker
+from edge.supervisor.fleet import Fleet, PublishFailed
+from edge.supervisor.launch import Launch
+from edge.supervisor.sizing import machine_memory, raise_descriptor_limit, sizing, worker_count
+from edge.supervisor.sockets import PublicSockets, open_listener
+from edge.supervisor.world import World, WorldBuilder, empty_world
+from edge.telemetry.collector import EdgeCollector
+from edge.telemetry.directory import BlockDirectory
+from edge.telemetry.exposition import Exposition
+from edge.telemetry.shared import SharedCells
+from edge.telemetry.supervisor_counters import SupervisorCounters
+
+log = logging.getLogger("edge.supervisor")
+
+EXIT_OK: Final = 0
+EXIT_CONFIG: Final = 2
+WATCH_SECONDS: Final = 0.1
+LATE_SECONDS: Final = 0.5  # when we are this late ourselves, a worker's silence proves nothing
+RETIRE_SECONDS: Final = 1.0
+ADMIN_CONNECTIONS: Final = 256
+
+
+class Supervisor:
+    """One per server.  `load` reads the configuration again and may raise ConfigError."""
+
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        """Opens nothing before `run`."""
+        self._config = config
+        self._settings = config.settings
+        self._load = load
+        self._status = EXIT_OK
+        self._counters = SupervisorCounters()
+        self._breaker = Breaker(SystemClock())
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._attention = asyncio.Event()
+        self._stops = 0
+        self._fleet: Fleet | None = None
+        self._refused_by_workers: dict[str, str] = {}
+
+    async def run(self) -> int:
+        """Serve until told to stop; returns the exit status.
+
+        Raises ConfigError, with nothing started and nothing left open, when it cannot begin.
+        """
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        descriptors = raise_descriptor_limit()
+        workers = worker_count(settings)
+        with contextlib.ExitStack() as opened:
+            share = sizing(
+                settings, self._config.ceilings, workers=workers, memory=machine_memory()
+            )
+            cache, fingerprint = _open_cache(settings, share.slots, self._config)
+            sockets = PublicSockets(settings.server.listen, workers)
+            sockets.open()
+            opened.callback(sockets.close)
+            admin = self._open_admin(opened)
+            log_fd = open_log(settings.log)
+            cells = SharedCells.create(workers)
+            opened.callback(cells.close)
+            sink = start_log(settings.log, log_fd, lock_fd=cells.fd, process="supervisor")
+            opened.callback(sink.close)
+            directory = BlockDirectory(cells)
+            compiler = Compiler(
+                cache, settings.compile, max_module_bytes=settings.admin.package_bytes
+            )
+            builder = WorldBuilder(
+                compiler,
+                directory,
+                self._counters,
+                known_imports=known_imports(),
+                max_module_bytes=settings.admin.package_bytes,
+            )
+            fleet = self._fleet = Fleet(
+                Launch(workers, sockets, cells, log_fd, share),
+                empty_world(settings),
+                cells=cells,
+                directory=directory,
+                counters=self._counters,
+                breaker=self._breaker,
+                attention=self._attention.set,
+            )
+            exposition = Exposition(
+                EdgeCollector(
+                    cells,
+                    directory,
+                    self._counters,
+                    build={
+                        "version": edge.__version__,
+                        "wasmtime": metadata.version("wasmtime"),
+                        "python": ".".join(map(str, _python())),
+                    },
+                    exact_codes=settings.metrics.code is CodeLabel.EXACT,
+                )
+            )
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop_signal)
+            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+            log.info(
+                "starting",
+                extra={
+                    "listen": ", ".join(map(str, sockets.addresses)),
+                    "admin": str(settings.admin.listen),
+                    "workers": workers,
+                    "slots": share.slots,
+                    "memory_budget": share.memory_budget,
+                    "descriptors": descriptors,
+                    "engine": fingerprint,
+                },
+            )
+            app = AdminApp(self._report, exposition.render, loop)
+            opened.callback(app.close)
+            listeners = self._admin_listeners(admin, app, loop)
+            await self._serve(fleet, builder, compiler, listeners)
+            sockets.close()
+        return self._status
+
+    # Parts ------------------------------------------------------------------------------------
+
+    def _open_admin(self, opened: contextlib.ExitStack) -> list[tuple[socket.socket, bool]]:
+        """Sockets of the control API and of the metrics alone, with whether it is the latter."""
+        wanted = [(self._settings.admin.listen, "admin.listen", False)]
+        if self._settings.metrics.listen is not None:
+            wanted.append((self._settings.metrics.listen, "metrics.listen", True))
+        found = []
+        for listen, setting, metrics_only in wanted:
+            sock = open_listener(listen, setting=setting)
+            opened.callback(sock.close)
+            found.append((sock, metrics_only))
+        return found
+
+    def _admin_listeners(
+        self,
+        sockets: list[tuple[socket.socket, bool]],
+        app: AdminApp,
+        loop: asyncio.AbstractEventLoop,
+    ) -> list[Listener]:
+        sweeper = Sweeper(loop, SystemClock())
+        limits = HttpLimits(max_connections=ADMIN_CONNECTIONS, max_request_body=64 * 1024)
+        return [
+            Listener(
+                sock,
+                Front(
+                    handler=app.handle_metrics if metrics_only else app.handle,
+                    loop=loop,
+                    sweeper=sweeper,
+                    limits=limits,
+                    proxies=TrustedProxies(),
+                ),
+                loop,
+            )
+            for sock, metrics_only in sockets
+        ]
+
+    # Running ----------------------------------------------------------------------------------
+
+    async def _serve(
+        self, fleet: Fleet, builder: WorldBuilder, compiler: Compiler, listeners: list[Listener]
+    ) -> None:
+        for listener in listeners:
+            listener.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = tasks.create_task(self._work(fleet, builder, compiler))
+                stopping = tasks.create_task(self._stop.wait())
+                await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    log.info("draining", extra={"seconds": self._settings.server.drain})
+                    await fleet.drain(self._settings.server.drain)
+                    work.cancel()
+                stopping.cancel()
+        finally:
+            fleet.kill()
+            for listener in listeners:
+                await listener.aclose()
+            log.info("stopped", extra={"status": self._status})
+
+    async def _work(self, fleet: Fleet, builder: WorldBuilder, compiler: Compiler) -> None:
+        first = await builder.build(self._config.services, self._settings, before=fleet.world)
+        world = await fleet.publish(lambda _: first, strict=False)
+        self._counters.reload(ok=True, wall=time.time())
+        _tell(world)
+        for note in sorted(compiler.notes):
+            log.warning("%s", note)
+        async with asyncio.TaskGroup() as tasks:
+            for slot in range(worker_count(self._settings)):
+                tasks.create_task(fleet.keep(slot))
+            tasks.create_task(self._watch(fleet))
+            tasks.create_task(self._attend(fleet))
+            tasks.create_task(self._reload_on_signal(fleet, builder))
+
+    async def _watch(self, fleet: Fleet) -> None:
+        loop = asyncio.get_running_loop()
+        retire = lift = loop.time()
+        while True:
+            due = loop.time() + WATCH_SECONDS
+            await asyncio.sleep(WATCH_SECONDS)
+            now = loop.time()
+            if now - due <= LATE_SECONDS:
+                fleet.watch()
+            if now >= retire:
+                retire = now + RETIRE_SECONDS
+                fleet.retire()
+            if now >= lift:
+                lift = now + RETIRE_SECONDS
+                if self._breaker.lift_expired():
+                    self._attention.set()
+
+    async def _attend(self, fleet: Fleet) -> None:
+        """Publish what cannot wait for a reload: quarantines, and services no worker can load."""
+        while True:
+            await self._attention.wait()
+            self._attention.clear()
+            if fleet.unusable and not any(worker.generation for worker in fleet.workers):
+                for problem in fleet.unusable:
+                    log.error("cannot start: %s", problem)
+                self._status = EXIT_CONFIG
+                self._stop.set()
+                return
+            self._refused_by_workers = fleet.take_refusals()
+            _tell(await fleet.publish(self._safer, strict=False))
+
+    def _safer(self, world: World) -> World:
+        return world.with_refused(self._refused_by_workers).with_quarantined(
+            self._breaker.quarantined
+        )
+
+    async def _reload_on_signal(self, fleet: Fleet, builder: WorldBuilder) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            try:
+                await self._reload_once(fleet, builder)
+            except (ConfigError, PublishFailed) as error:
+                self._counters.reload(ok=False, wall=time.time())
+                for line in str(error).splitlines():
+                    log.error("not reloaded: %s", line)
+            except Exception:
+                self._counters.reload(ok=False, wall=time.time())
+                log.exception("not reloaded")
+
+    async def _reload_once(self, fleet: Fleet, builder: WorldBuilder) -> None:
+        config = await asyncio.to_thread(self._load)
+        _check_ceilings(config, fleet)
+        for name in _restart_only(self._settings, config.settings):
+            log.warning("%s has changed; that takes effect after a restart", name)
+        before = fleet.world
+        built = await builder.build(config.services, self._settings, before=before)
+        worse = {n: why for n, why in built.refused.items() if n not in before.refused}
+        if worse:
+            fleet.discard(built)
+            raise PublishFailed(worse)
+        self._breaker.reset()
+        world = await fleet.publish(lambda _: built, strict=True)
+        self._config = config
+        self._counters.reload(ok=True, wall=time.time())
+        log.info("reloaded", extra={"generation": world.generation})
+        _tell(world)
+
+    def _stop_signal(self) -> None:
+        self._stops += 1
+        self._stop.set()
+        if self._stops > 1 and self._fleet is not None:
+            log.warning("told to stop again: ending every worker now")
+            self._fleet.kill()
+
+    def _report(self) -> Status:
+        fleet = self._fleet
+        assert fleet is not None, "the control API starts after the fleet"
+        return Status(
+            version=edge.__version__,
+            ready=fleet.ready,
+            draining=fleet.draining,
+            generation=fleet.world.generation,
+            workers=tuple(
+                WorkerStatus(w.slot, w.pid, w.phase.value, w.generation) for w in fleet.workers
+            ),
+            services=tuple(
+                ServiceStatus(
+                    v.service.name,
+                    v.number,
+                    v.sha256,
+                    _state(refused=v.refused, quarantined=v.quarantined),
+                    v.refused,
+                )
+                for v in fleet.world.snapshot.versions
+            ),
+        )
+
+
+def _open_cache(settings: Settings, slots: int, config: Config) -> tuple[ArtifactCache, str]:
+    """The artifact cache, once it is clear that the pool fits.  Raises ConfigError."""
+    # Imported for its arithmetic; no engine is created in this process.
+    from edge.runtime.engine import PoolSettings, fingerprint, refuse_what_cannot_fit
+
+    ceilings = config.ceilings
+    refuse_what_cannot_fit(PoolSettings(slots, ceilings.memory, ceilings.table_elements))
+    found = fingerprint()
+    cache = ArtifactCache(settings.state_dir, fingerprint=found)
+    cache.start()
+    return cache, found
+
+
+def _check_ceilings(config: Config, fleet: Fleet) -> None:
+    """The pool was made for the ceilings of the start; more than those needs a new one."""
+    size = fleet.sizing
+    problems = [
+        Problem(f"services.{service.name}.limits.{name}", f"{value} needs a restart: the pool was "
+                f"made for at most {most}")
+        for service in config.services
+        for name, value, most in (
+            ("memory", service.limits.memory, size.memory_ceiling),
+            ("table_elements", service.limits.table_elements, size.table_ceiling),
+        )
+        if value > most
+    ]  # fmt: skip
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _restart_only(old: Settings, new: Settings) -> list[str]:
+    """Groups of settings that differ: all belong to processes that are running already."""
+    return [
+        item.name for item in fields(Settings) if getattr(old, item.name) != getattr(new, item.name)
+    ]
+
+
+def _tell(world: World) -> None:
+    for version in world.snapshot.versions:
+        facts = {"service": version.service.name, "version": version.number}
+        if version.refused:
+            log.error("service refused: %s", version.refused, extra=facts)
+        elif version.quarantined:
+            log.warning("service quarantined", extra=facts)
+        else:
+            log.info("service loaded", extra={**facts, "sha256": version.sha256})
+
+
+def _state(*, refused: str, quarantined: bool) -> ServiceState:
+    if refused:
+        return ServiceState.REFUSED
+    return ServiceState.QUARANTINED if quarantined else ServiceState.LOADED
+
+
+def _python() -> tuple[int, int, int]:
+    return sys.version_info[:3]

@@ -1,0 +1,168 @@
+"""Request heads: the client's and the guest's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge.abi.fastly.heads import CacheOverride
+from edge.abi.fastly.status import Status
+from tests.support.fake_downstream import FakeDownstream
+from tests.support.fastly_guest import INVALID, FastlyGuest
+
+
+def test_the_clients_request_has_the_same_handles_at_each_call() -> None:
+    guest = FastlyGuest()
+    assert guest.downstream() == guest.downstream()
+    request, _ = guest.downstream()
+    assert guest.do("http_req.close", request) == Status.OK
+    assert guest.downstream()[0] == request
+    assert guest.do("http_req.method_get", request, 0, 0, guest.room(4)) == Status.BADF
+
+
+@pytest.mark.parametrize(
+    ("target", "uri"),
+    [
+        (b"/", b"http://example.com/"),
+        (b"/a//b/../%2f?q=1&r=%20#", b"http://example.com/a//b/../%2f?q=1&r=%20#"),
+        (b"*", b"http://example.com"),
+    ],
+)
+def test_the_clients_uri_is_absolute_and_otherwise_untouched(target: bytes, uri: bytes) -> None:
+    guest = FastlyGuest(client=FakeDownstream(target=target))
+    request, _ = guest.downstream()
+    assert guest.text("http_req.uri_get", request) == uri
+
+
+def test_the_clients_method_and_version() -> None:
+    guest = FastlyGuest(client=FakeDownstream(method=b"PURGE", version=10))
+    request, _ = guest.downstream()
+    assert guest.text("http_req.method_get", request) == b"PURGE"
+    assert guest.get("http_req.version_get", request) == 1
+    assert guest.do("http_req.version_set", request, 3) == Status.OK
+    assert guest.get("http_req.version_get", request) == 3
+    assert guest.do("http_req.version_set", request, 5) == Status.INVAL
+
+
+def test_a_new_request_is_get_slash() -> None:
+    guest = FastlyGuest()
+    request = guest.get("http_req.new")
+    assert guest.text("http_req.method_get", request) == b"GET"
+    assert guest.text("http_req.uri_get", request) == b"/"
+    assert guest.get("http_req.version_get", request) == 2
+    assert guest.list("http_req.header_names_get", request) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [
+        (b"GET", Status.OK),
+        (b"get", Status.OK),
+        (b"X-1!", Status.OK),
+        (b"", Status.ERROR),
+        (b"GET ", Status.ERROR),
+        (b"G\r\n", Status.ERROR),
+        (b"caf\xc3\xa9", Status.ERROR),
+        (b"M" * 1025, Status.INVAL),
+    ],
+)
+def test_methods_are_tokens(method: bytes, status: Status) -> None:
+    guest = FastlyGuest()
+    request = guest.get("http_req.new")
+    assert guest.do("http_req.method_set", request, *guest.put(method)) == status
+    assert guest.text("http_req.method_get", request) == (b"GET" if status else method)
+
+
+@pytest.mark.parametrize(
+    ("uri", "status"),
+    [
+        (b"https://backend.example/a?b=c", Status.OK),
+        (b"/only/path", Status.OK),
+        (b"/redirect?to=http://", Status.OK),
+        (b"example.com", Status.OK),
+        (b"*", Status.OK),
+        (b"", Status.ERROR),
+        (b"/with space", Status.ERROR),
+        (b"/line\nbreak", Status.ERROR),
+        (b"/caf\xc3\xa9", Status.ERROR),
+        (b"http://", Status.ERROR),
+        (b"http:///path", Status.ERROR),
+        (b"://host/", Status.ERROR),
+        (b"/" + b"x" * 20_000, Status.ERROR),
+        (b"/" + b"x" * 70_000, Status.INVAL),
+    ],
+)
+def test_uris_must_be_uris(uri: bytes, status: Status) -> None:
+    guest = FastlyGuest()
+    request = guest.get("http_req.new")
+    assert guest.do("http_req.uri_set", request, *guest.put(uri)) == status
+    assert guest.text("http_req.uri_get", request) == (b"/" if status else uri)
+
+
+def test_short_buffers_for_method_and_uri_say_what_they_need() -> None:
+    guest = FastlyGuest(client=FakeDownstream(method=b"OPTIONS"))
+    request, _ = guest.downstream()
+    buffer, size = guest.room(8), guest.room(4)
+    assert guest.do("http_req.method_get", request, buffer, 6, size) == Status.BUFLEN
+    assert guest.u32_at(size) == 7
+    assert guest.do("http_req.uri_get", request, buffer, 8, size) == Status.BUFLEN
+    assert guest.u32_at(size) == len(b"http://example.com/")
+
+
+def test_what_the_guest_sets_is_charged_and_given_back() -> None:
+    guest = FastlyGuest()
+    request, _ = guest.downstream()
+    account = guest.made.account
+    assert guest.do("http_req.uri_set", request, *guest.put(b"/" + b"x" * 9_000)) == Status.OK
+    assert account.held >= 9_000
+    assert guest.do("http_req.uri_set", request, *guest.put(b"/")) == Status.OK
+    assert account.held < 100
+    key = guest.put(b"k" * 500)
+    assert guest.do("http_req.cache_override_v2_set", request, 7, 60, 30, *key) == Status.OK
+    assert account.held >= 500
+    assert guest.do("http_req.close", request) == Status.OK
+    assert account.held == 0
+
+
+def test_cache_override_framing_and_decompression_are_kept_for_sending() -> None:
+    guest = FastlyGuest()
+    handle = guest.get("http_req.new")
+    request = guest.made.box.requests[handle]
+    assert guest.do("http_req.cache_override_set", handle, 0b0101, 60, 30) == Status.OK
+    assert request.cache_override == CacheOverride(0b0101, 60, 30)
+    assert guest.do("http_req.cache_override_set", handle, 16, 0, 0) == Status.INVAL
+    key = guest.put(b"product-7")
+    assert guest.do("http_req.cache_override_v2_set", handle, 2, 1, 0, *key) == Status.OK
+    assert request.cache_override == CacheOverride(2, 1, 0, b"product-7")
+    assert guest.do("http_req.cache_override_v2_set", handle, 32, 1, 0, *key) == Status.INVAL
+    assert guest.do("http_req.framing_headers_mode_set", handle, 1) == Status.OK
+    assert request.manual_framing
+    assert guest.do("http_req.framing_headers_mode_set", handle, 2) == Status.INVAL
+    assert guest.do("http_req.auto_decompress_response_set", handle, 1) == Status.OK
+    assert request.auto_decompress == 1
+    assert guest.do("http_req.auto_decompress_response_set", handle, 2) == Status.INVAL
+
+
+def test_every_call_that_names_a_request_wants_a_live_one() -> None:
+    guest = FastlyGuest()
+    for name, rest in {
+        "http_req.close": 0,
+        "http_req.method_get": 3,
+        "http_req.method_set": 2,
+        "http_req.uri_get": 3,
+        "http_req.uri_set": 2,
+        "http_req.version_get": 1,
+        "http_req.version_set": 1,
+        "http_req.framing_headers_mode_set": 1,
+        "http_req.cache_override_set": 3,
+        "http_req.cache_override_v2_set": 5,
+        "http_req.auto_decompress_response_set": 1,
+    }.items():
+        assert guest.do(name, INVALID, *[0] * rest) == Status.BADF, name
+
+
+def test_sending_is_not_built_and_says_so() -> None:
+    guest = FastlyGuest()
+    request, body = guest.downstream()
+    name = guest.put(b"origin")
+    assert guest.do("http_req.send_async", request, body, *name, 64) == Status.UNSUPPORTED
+    assert guest.text("http_req.method_get", request) == b"GET", "nothing was consumed"
