@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from edge.abi.handles import HandleTable
 from edge.abi.memory import GuestMemory
-from edge.errors import BufferTooSmall, InvalidArgument, LimitExceeded
+from edge.errors import BadHandle, BufferTooSmall, InvalidArgument, LimitExceeded
 
 # Names, keys, URLs: nothing legitimate is longer, and a copy of it must not take a time slice.
 MAX_TEXT = 65_535
@@ -122,31 +122,37 @@ def _decode(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Handle(Codec):
-    """An object living in the sandbox table called `table`; as a result, a new entry in it."""
+    """A host object of exactly the class `kind`, by its number; as a result, a new number for one.
 
-    table: str
+    All kinds share one table (`box.items`), so a guest that mixes them up gets BadHandle.
+    """
+
+    kind: type
     consumed: bool = False  # the call takes the handle away, even when it then fails
 
     def lift(self, raw: Sequence[str], target: str, names: Names) -> list[str]:
-        if self.consumed:
-            return [
-                f"table = box.{self.table}",
-                f"{target} = table[{raw[0]}]",
-                f"del table[{raw[0]}]",
-            ]
-        return [f"{target} = box.{self.table}[{raw[0]}]"]
+        kind, other = names.bind(self.kind, "kind"), names.bind(_other_kind, "other_kind")
+        lines = [
+            f"{target} = box.items[{raw[0]}]",
+            f"if {target}.__class__ is not {kind}: {other}({raw[0]}, {kind})",
+        ]
+        return [*lines, f"del box.items[{raw[0]}]"] if self.consumed else lines
 
     def lower(self, ptr: str, value: str, names: Names) -> list[str]:
         # `HandleTable.insert`, spelt out: the call would cost as much as the work.
         pack, full = names.bind(Struct("<I").pack_into, "pack"), names.bind(_full, "full")
         return [
-            f"table = box.{self.table}",
+            "table = box.items",
             f"if len(table) >= table.ceiling: {full}(table)",
             "handle = table.next",
             "table.next = handle + 1",
             f"table[handle] = {value}",
             f"{pack}(w, m.base + {ptr}, handle)",
         ]
+
+
+def _other_kind(handle: int, kind: type) -> None:
+    raise BadHandle(f"handle {handle} is not a {kind.__name__}")
 
 
 def _full(table: HandleTable[Any]) -> None:

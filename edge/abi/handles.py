@@ -17,22 +17,19 @@ class HandleTable(dict[int, T]):
     Numbers start at 1: one SDK ignores handle 0 where a handle is optional.
     """
 
-    __slots__ = ("ceiling", "kind", "next")
+    __slots__ = ("ceiling", "next")
 
-    def __init__(self, kind: str, ceiling: int) -> None:
-        self.kind = kind
+    def __init__(self, ceiling: int) -> None:
         self.ceiling = ceiling
         self.next = 1  # the number of the next item
 
     def __missing__(self, handle: int) -> T:
-        raise BadHandle(f"no {self.kind} handle {handle}")
+        raise BadHandle(f"no handle {handle}")
 
     def insert(self, item: T) -> int:
         """Raises LimitExceeded when `ceiling` handles are open."""
         if len(self) >= self.ceiling:
-            raise LimitExceeded(
-                f"{self.ceiling} {self.kind} handles are open", limit="limits.handles"
-            )
+            raise LimitExceeded(f"{self.ceiling} handles are open", limit="limits.handles")
         handle = self.next
         self.next = handle + 1
         self[handle] = item

@@ -79,15 +79,15 @@ class Binding:
     ready: int
 
 
-def immediate(hostcall: Hostcall, binding: Binding) -> Callable[[int, int, int, int], int]:
-    """`f(env, caller, slots, count) -> trap address or 0`."""
+def immediate(hostcall: Hostcall, binding: Binding) -> Callable[[int, int, int], int]:
+    """`f(env, caller, slots) -> trap address or 0`."""
     names = _namespace(hostcall, binding)
     params, pointers = _parameter_names(hostcall)
     body = _lift(hostcall, params, pointers, names)
     values = ", ".join(["box", *(f"a{i}" for i in range(len(hostcall.params)))])
     body += [f"r = handler({values})", *_lower(hostcall, pointers, names)]
     lines = [
-        "def trampoline(env, caller, slots, count):",
+        "def trampoline(env, caller, slots):",
         "    box = current.box",
         "    box.calls += 1",
         "    m = box.memory",

@@ -139,10 +139,8 @@ def split_fields(block: bytes) -> list[tuple[bytes, bytes]]:
 
 def refuse_partial(head: bytes | bytearray, *, max_head: int, max_target: int) -> None:
     """Raise Refused if an unfinished head is already too large."""
-    if len(head) <= max_target:
-        return
-    # Method, spaces and version: generous, the exact check comes with the whole line.
-    if head.find(b"\r\n", 0, max_target + 64) < 0:
+    # 64 bytes for method, spaces and version: the exact check comes with the whole line.
+    if len(head) > max_target + 64 and head.find(b"\r\n", 0, max_target + 64) < 0:
         raise _too_long(max_target)
     if len(head) > max_head:
         raise Refused(BadRequest.HEAD_TOO_LARGE, 431, f"a head of more than {max_head} bytes")

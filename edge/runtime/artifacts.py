@@ -95,6 +95,7 @@ class ArtifactCache:
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._key = b""
+        self.pinned: frozenset[str] = frozenset()  # module hashes that eviction leaves alone
 
     def start(self) -> None:
         """Make directories and key where they are missing.  ConfigError when others could write."""
@@ -193,7 +194,7 @@ class ArtifactCache:
         for _, size, name in found:
             if total <= self._max_bytes:
                 return
-            if name != keep:
+            if name != keep and name.partition("-")[0] not in self.pinned:
                 self._remove(name)
                 total -= size
 

@@ -70,6 +70,14 @@ class Compiler:
         self.compiled = 0  # children that were started
         self.notes: set[str] = set()
 
+    async def stored(self, sha256: str) -> Artifact | None:
+        """The artifact of a module hash if the cache has it, whole."""
+        return await asyncio.to_thread(self._cache.lookup, sha256)
+
+    def pin(self, sha256s: frozenset[str]) -> None:
+        """Keep these in the cache whatever its size: they are being served."""
+        self._cache.pinned = sha256s
+
     async def artifact_of(self, data: bytes) -> Artifact:
         """The artifact of a module, from the cache or fresh.
 

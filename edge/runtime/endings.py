@@ -19,7 +19,9 @@ log = logging.getLogger("edge.runtime")
 
 MIB = 1024 * 1024
 _STACK_OVERFLOW = 0  # wasmtime_trap_code_enum
+_POOL_FULL = "maximum concurrent"  # of Wasmtime's PoolConcurrencyLimitError
 _I32 = Struct("<i")
+_COUNTERS = {name: capi.constant(name) for name in (MEMORY_REFUSALS, TABLE_REFUSALS)}
 
 # Without the counters of rewrite.py, a guest that failed while it held this share of its limit is
 # taken to have run out of memory.
@@ -60,6 +62,9 @@ def classify(guest: Guest, trap: int, error: int) -> Outcome:
     if guest.exit_code == 0:
         return OK
     cause = message.splitlines()[-1].strip() if message else ""
+    if guest.phase is Phase.INSTANTIATING and _POOL_FULL in message:
+        log.error("admission let in more guests than the pool has slots: %s", cause)
+        return Outcome(Ending.FAULT, "a bug in this server; the log has more")
     if code == _STACK_OVERFLOW:
         return Outcome(
             Ending.STACK_LIMIT, "the guest's stack overflowed", "1MiB", "1MiB", "a build constant"
@@ -140,7 +145,7 @@ def _count(guest: Guest, export: bytes) -> int:
     slot = guest.slot
     # The function's slot is free now: the call is over.
     if not capi.export_get(
-        guest.context, slot.instance, export, len(export), slot.func_extern
+        guest.context, slot.instance, *_COUNTERS[export], slot.func_extern
     ):
         return 0
     owner, value = capi.buffer(32)

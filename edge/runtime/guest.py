@@ -69,55 +69,34 @@ EndCallback = Callable[["Guest", Outcome], None]
 
 
 class Guest:
-    """State of one guest.  `on_end` is called exactly once, outside any poll."""
+    """State of one guest.  `on_end` is called exactly once, outside any poll.
 
-    __slots__ = (
-        "box",
-        "context",
-        "cpu_used",
-        "doom",
-        "ended",
-        "exit_code",
-        "fault",
-        "future",
-        "instantiate_ns",
-        "lasting",
-        "memory_peak",
-        "on_end",
-        "phase",
-        "queued",
-        "slice_started",
-        "slot",
-        "store",
-        "suspended",
-        "suspensions",
-        "template",
-        "waker",
-    )
+    Not slotted: with class-level defaults a guest is made in 0.15 us, with twenty slots in 0.4.
+    """
 
+    phase = Phase.NEW
+    store = 0
+    context = 0
+    future = 0
+    cpu_used = 0  # ns of thread time, hostcalls included
+    slice_started = 0  # thread time when the slice that runs now began, or 0
+    instantiate_ns = 0
+    memory_peak = 0
+    suspensions = 0
+    exit_code: int | None = None  # set by proc_exit
+    fault: BaseException | None = None  # a bug of ours, met inside a hostcall
+    doom: Outcome | None = None  # ended from inside one of its own hostcalls
+    suspended: Suspended | None = None
+    waker: Any = None  # the callback that waits for `suspended.waiting`
+    queued = False
+    ended = False
+    lasting = False  # outlived its first slice: has a deadline and is accounted for
     slot: Slot
 
     def __init__(self, template: Template, box: Sandbox, on_end: EndCallback) -> None:
         self.template = template
         self.box = box
-        self.on_end = on_end
-        self.phase = _NEW
-        self.store = 0
-        self.context = 0
-        self.future = 0
-        self.cpu_used = 0  # ns of thread time, hostcalls included
-        self.slice_started = 0  # thread time when the slice that runs now began, or 0
-        self.instantiate_ns = 0
-        self.memory_peak = 0  # while it lives: what Runtime.memory_bytes counts for it
-        self.suspensions = 0
-        self.exit_code: int | None = None  # set by proc_exit
-        self.fault: BaseException | None = None  # a bug of ours, met inside a hostcall
-        self.doom: Outcome | None = None  # ended from inside one of its own hostcalls
-        self.suspended: Suspended | None = None
-        self.waker: Any = None  # the callback that waits for `suspended.waiting`
-        self.queued = False
-        self.ended = False
-        self.lasting = False  # outlived its first slice: has a deadline and is accounted for
+        self.on_end: EndCallback | None = on_end
 
     @property
     def share_key(self) -> str:

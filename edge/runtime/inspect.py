@@ -148,7 +148,9 @@ def inspect(wasm: bytes, *, sha256: str, size: int) -> ModuleInfo:
     exports = {export.name: export for export in found.exports}
     reserved = sorted(RESERVED_EXPORTS.intersection(exports))
     if reserved:
-        raise ModuleRefused(f"exports {reserved[0]}, a name that this server adds itself: rename it")
+        raise ModuleRefused(
+            f"exports {reserved[0]}, a name that this server adds itself: rename it"
+        )
     start, memory = exports.get(START), exports.get(MEMORY)
     if start is None and REACTOR_START in exports:
         raise ModuleRefused(

@@ -44,15 +44,10 @@ class Scheduler(Generic[R]):
         self._rotation: deque[str] = deque()
         self._sequence = 0
         self._turn_pending = False
-        self._burst_ns = 0
+        self.burst_ns = 0  # guest time used in this loop turn, outside `_turn`
 
     def __len__(self) -> int:
         return sum(len(heap) for heap in self._heaps.values())
-
-    @property
-    def may_run_now(self) -> bool:
-        """True while this loop turn has guest time left for a guest that has just arrived."""
-        return self._burst_ns < TURN_NS
 
     @property
     def is_idle(self) -> bool:
@@ -61,8 +56,8 @@ class Scheduler(Generic[R]):
 
     def spent(self, nanoseconds: int) -> None:
         """Account guest time that was used outside a turn."""
-        self._burst_ns += nanoseconds
-        if self._burst_ns > BURST_NS:
+        self.burst_ns += nanoseconds
+        if self.burst_ns > BURST_NS:
             self._wake()
 
     def add(self, guest: R) -> None:
@@ -86,7 +81,7 @@ class Scheduler(Generic[R]):
 
     def _turn(self) -> None:
         self._turn_pending = False
-        self._burst_ns = 0
+        self.burst_ns = 0
         stop = perf_counter_ns() + TURN_NS
         try:
             while self._rotation:

@@ -47,8 +47,9 @@ class Template:
     def of(
         cls, service: str, limits: Limits, series: int, module: Any, linker: Any
     ) -> Template:
+        exports = {export.name: export.type for export in module.exports}
+        _refuse_what_cannot_be_called(exports)
         linked = linker.instantiate_pre(module)
-        exports = {export.name for export in module.exports}
         return cls(
             service=service,
             limits=limits,
@@ -61,6 +62,18 @@ class Template:
             table_elements=limits.table_elements,
             imports_from=frozenset(item.module for item in module.imports),
         )
+
+
+def _refuse_what_cannot_be_called(exports: dict[str, Any]) -> None:
+    """The driver asks for both exports on the fast path and looks at no answer.
+
+    An absent one would leave the last guest's handle in place, which belongs to a dead store.
+    """
+    start = exports.get("_start")
+    if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
+        raise ModuleRefused("exports no function _start without parameters and results")
+    if not isinstance(exports.get("memory"), wasmtime.MemoryType):
+        raise ModuleRefused("exports no memory under the name memory")
 
 
 class HostLibrary:

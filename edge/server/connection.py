@@ -228,6 +228,7 @@ class Connection(Wire):
         exchange = Exchange(self, raw, peer, scheme)
         self._exchange = exchange
         self._served = True
+        self._started_ns = 0
         self.deadline = NEVER
         if raw.length:
             if raw.length > limits.max_request_body:

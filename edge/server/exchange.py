@@ -331,6 +331,7 @@ class Exchange:
         framing = response_framing(head, to_head=to_head, minor=minor, known=known)
         claimed = framing.length if framing.mode is Mode.LENGTH else None
         if claimed is not None and claimed > self.max_response_bytes:
+            body.discard()
             self.exceed_output()
             return
         own = self._body

@@ -125,7 +125,11 @@ class Front:
     clients: dict[bytes, int] = field(default_factory=dict)  # connections per untrusted address
 
     def count(self, client: bytes) -> bool:
-        """Count one more connection of this address; False, counting nothing, above its cap."""
+        """Count one more connection of this address; False, counting nothing, above its cap.
+
+        IPv6 clients are counted by /64, the smallest network anybody is given.
+        """
+        client = _network(client)
         present = self.clients.get(client, 0)
         if 0 < self.limits.max_per_client <= present:
             return False
@@ -133,8 +137,14 @@ class Front:
         return True
 
     def uncount(self, client: bytes) -> None:
+        """One connection of this address has closed."""
+        client = _network(client)
         left = self.clients.get(client, 1) - 1
         if left:
             self.clients[client] = left
         else:
             self.clients.pop(client, None)
+
+
+def _network(client: bytes) -> bytes:
+    return client[:8] if len(client) == 16 else client

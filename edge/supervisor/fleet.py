@@ -71,6 +71,7 @@ class Fleet:
         """Starts nothing: `keep` fills one slot."""
         self.world = world
         self.draining = False
+        self.damaged = False  # a worker could not use an artifact; whoever repairs it clears this
         self.unusable: tuple[str, ...] = ()  # why no worker can start, if one said so
         self._launch = launch
         self._cells = cells
@@ -306,6 +307,7 @@ class Fleet:
                 worker.generation = generation
                 if worker.phase is Phase.STARTING:
                     worker.phase = Phase.READY
+                    log.info("worker ready", extra={"worker": worker.slot, "pid": worker.pid})
                 if vote is None:
                     self._converge(worker)
             case Unusable(problems):
@@ -321,6 +323,9 @@ class Fleet:
         log.error("worker %d cannot load: %s", worker.slot, PublishFailed(reasons))
         others = any(self._serves(other) for other in self._workers.values())
         if others or not reasons or not known.issuperset(reasons):
+            if "" in reasons:
+                self.damaged = True
+                self._attention()
             worker.kill("cannot_load")
             return
         self._refusals.update(reasons)

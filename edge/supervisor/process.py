@@ -34,6 +34,9 @@ _BOOTSTRAP: Final = (
 )
 
 
+HANG_UP_SECONDS: Final = 0.5
+
+
 class Phase(Enum):
     """Where a worker is in its life."""
 
@@ -122,8 +125,8 @@ class WorkerProcess:
 
     def kill(self, cause: str) -> None:
         """SIGKILL; `cause` becomes that of its `End`.  Harmless when it has ended."""
-        self._killed = self._killed or cause
         if self._child is not None and self._child.returncode is None:
+            self._killed = self._killed or cause
             with contextlib.suppress(ProcessLookupError):
                 self._child.kill()
 
@@ -131,9 +134,11 @@ class WorkerProcess:
         self._on_message(self, decode_to_supervisor(body))
 
     def _hung_up(self, reason: str) -> None:
-        """A worker without its channel cannot be steered; usually it is dead already."""
-        if self._child is not None and self._child.poll() is None and self.phase is not Phase.ENDED:
-            self.kill("protocol" if reason else "hung_up")
+        """A worker without its channel cannot be steered; usually it is about to be reaped."""
+        if reason:
+            self.kill("protocol")
+        else:  # a process closes its sockets a moment before it can be waited for
+            asyncio.get_running_loop().call_later(HANG_UP_SECONDS, self.kill, "hung_up")
 
     def _reap(self, death: int) -> None:
         assert self._child is not None

@@ -27,7 +27,7 @@ from edge.hostmodules import known_imports
 from edge.http.addresses import TrustedProxies
 from edge.model.parse import Config
 from edge.process_log import open_log, start_log
-from edge.runtime.artifacts import ArtifactCache
+from edge.runtime.artifacts import Artifact, ArtifactCache
 from edge.runtime.compile import Compiler
 from edge.server.front import Front, HttpLimits
 from edge.server.listener import Listener
@@ -71,7 +71,8 @@ class Supervisor:
         self._attention = asyncio.Event()
         self._stops = 0
         self._fleet: Fleet | None = None
-        self._refused_by_workers: dict[str, str] = {}
+        self._lost: dict[str, str] = {}  # services that workers cannot load, and why
+        self._repaired: dict[str, Artifact] = {}  # by module hash
 
     async def run(self) -> int:
         """Serve until told to stop; returns the exit status.
@@ -136,7 +137,8 @@ class Supervisor:
                 "starting",
                 extra={
                     "listen": ", ".join(map(str, sockets.addresses)),
-                    "admin": str(settings.admin.listen),
+                    "admin": _address(admin[0][0]),
+                    "metrics": _address(admin[-1][0]),
                     "workers": workers,
                     "slots": share.slots,
                     "memory_budget": share.memory_budget,
@@ -214,6 +216,7 @@ class Supervisor:
     async def _work(self, fleet: Fleet, builder: WorldBuilder, compiler: Compiler) -> None:
         first = await builder.build(self._config.services, self._settings, before=fleet.world)
         world = await fleet.publish(lambda _: first, strict=False)
+        builder.pin(world)
         self._counters.reload(ok=True, wall=time.time())
         _tell(world)
         for note in sorted(compiler.notes):
@@ -222,7 +225,7 @@ class Supervisor:
             for slot in range(worker_count(self._settings)):
                 tasks.create_task(fleet.keep(slot))
             tasks.create_task(self._watch(fleet))
-            tasks.create_task(self._attend(fleet))
+            tasks.create_task(self._attend(fleet, builder))
             tasks.create_task(self._reload_on_signal(fleet, builder))
 
     async def _watch(self, fleet: Fleet) -> None:
@@ -242,7 +245,7 @@ class Supervisor:
                 if self._breaker.lift_expired():
                     self._attention.set()
 
-    async def _attend(self, fleet: Fleet) -> None:
+    async def _attend(self, fleet: Fleet, builder: WorldBuilder) -> None:
         """Publish what cannot wait for a reload: quarantines, and services no worker can load."""
         while True:
             await self._attention.wait()
@@ -253,13 +256,18 @@ class Supervisor:
                 self._status = EXIT_CONFIG
                 self._stop.set()
                 return
-            self._refused_by_workers = fleet.take_refusals()
-            _tell(await fleet.publish(self._safer, strict=False))
+            self._lost = fleet.take_refusals()
+            if fleet.damaged:
+                fleet.damaged = False
+                self._repaired, lost = await builder.repair(fleet.world)
+                self._lost |= lost
+            world = await fleet.publish(self._safer, strict=False)
+            builder.pin(world)
+            _tell(world)
 
     def _safer(self, world: World) -> World:
-        return world.with_refused(self._refused_by_workers).with_quarantined(
-            self._breaker.quarantined
-        )
+        repaired = world.with_artifacts(self._repaired).with_refused(self._lost)
+        return repaired.with_quarantined(self._breaker.quarantined)
 
     async def _reload_on_signal(self, fleet: Fleet, builder: WorldBuilder) -> None:
         while True:
@@ -288,6 +296,7 @@ class Supervisor:
             raise PublishFailed(worse)
         self._breaker.reset()
         world = await fleet.publish(lambda _: built, strict=True)
+        builder.pin(world)
         self._config = config
         self._counters.reload(ok=True, wall=time.time())
         log.info("reloaded", extra={"generation": world.generation})
@@ -376,6 +385,12 @@ def _state(*, refused: str, quarantined: bool) -> ServiceState:
     if refused:
         return ServiceState.REFUSED
     return ServiceState.QUARANTINED if quarantined else ServiceState.LOADED
+
+
+def _address(sock: socket.socket) -> str:
+    """Where it listens, with the port that the kernel chose."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _python() -> tuple[int, int, int]:

@@ -60,6 +60,11 @@ class World:
         artifacts = {n: a for n, a in self.artifacts.items() if n not in reasons}
         return World(replace(self.snapshot, versions=versions), artifacts)
 
+    def with_artifacts(self, artifacts: Mapping[str, Artifact]) -> World:
+        """The same programs from other files; `artifacts` is by module hash."""
+        found = {n: artifacts.get(a.info.sha256, a) for n, a in self.artifacts.items()}
+        return World(self.snapshot, found)
+
     def with_quarantined(self, keys: Iterable[VersionKey]) -> World:
         """The same, with exactly these versions in quarantine."""
         stopped = set(keys)
@@ -131,6 +136,34 @@ class WorldBuilder:
                     self._counters.deploys.add(service.name, "ok")
             versions.append(replace(version, series=self._directory.assign(series_of(version))))
         return World(Snapshot(0, settings, tuple(versions)), artifacts)
+
+    async def repair(self, world: World) -> tuple[dict[str, Artifact], dict[str, str]]:
+        """Compile again what the cache has lost: artifacts by module hash, and reasons by service.
+
+        A module file that has changed in the meantime is not taken: that is a reload's to do.
+        """
+        found: dict[str, Artifact] = {}
+        lost: dict[str, str] = {}
+        for version in world.snapshot.versions:
+            if version.artifact is None:
+                continue
+            artifact = await self._compiler.stored(version.sha256)
+            if artifact is None:
+                try:
+                    artifact = await self._artifact(version.service)
+                    if artifact.info.sha256 != version.sha256:
+                        raise ModuleRefused(
+                            "its compiled form was lost and its file has changed: reload to take it"
+                        )
+                except ModuleRefused as refusal:
+                    lost[version.service.name] = str(refusal)
+                    continue
+            found[version.sha256] = artifact
+        return found, lost
+
+    def pin(self, world: World) -> None:
+        """Keep what this world is made of in the cache."""
+        self._compiler.pin(frozenset(a.info.sha256 for a in world.artifacts.values()))
 
     async def _artifact(self, service: Service) -> Artifact:
         data = await asyncio.to_thread(read_module, service.module, self._max_module_bytes)

@@ -82,9 +82,7 @@ LOOPS = {
         "(loop (drop (call $wasi.random_get (i32.const 0) (i32.const 65536))) (br 0))",
         "wasi.random_get",
     ),
-    "the_start_function": program(
-        "nop", extra="(func $first (loop (br 0))) (start $first)"
-    ),
+    "the_start_function": program("nop", extra="(func $first (loop (br 0))) (start $first)"),
     "the_start_function_with_yields": program(
         "nop",
         "wasi.sched_yield",
@@ -105,9 +103,7 @@ LOOPS = {
         "(loop (table.copy (i32.const 0) (i32.const 1) (i32.const 98764)) (br 0))",
         extra="(table 98765 funcref)",
     ),
-    "tail_calls": program(
-        "return_call $again", extra="(func $again (return_call $again))"
-    ),
+    "tail_calls": program("return_call $again", extra="(func $again (return_call $again))"),
 }
 
 
@@ -199,7 +195,9 @@ def test_a_busy_guest_meets_its_wall_limit_too(lab: Arena) -> None:
     ("code", "ending"), [(0, Ending.OK), (3, Ending.GUEST_ERROR), (-1, Ending.GUEST_ERROR)]
 )
 def test_proc_exit_ends_with_its_code(lab: Arena, code: int, ending: Ending) -> None:
-    run = lab.run(program(f"(call $wasi.proc_exit (i32.const {code})) unreachable", "wasi.proc_exit"))
+    run = lab.run(
+        program(f"(call $wasi.proc_exit (i32.const {code})) unreachable", "wasi.proc_exit")
+    )
     assert run.ending is ending
     if code:
         assert run.outcome is not None

@@ -31,7 +31,7 @@ _VIEW = memoryview(_WINDOW).cast("B")
 _QWORD = Struct("<Q")
 
 
-class Left(Exception):  # noqa: N818
+class Left(Exception):
     """The guest was told to end, by `proc_exit`."""
 
     def __init__(self, code: int) -> None:
@@ -108,7 +108,7 @@ class FakeGuest:
         trampoline = self._trampoline(name, hostcall)
         slots = ctypes.addressof(self._slots)
         if not hostcall.suspends:
-            trampoline(0, 0, slots, len(raw))
+            trampoline(0, 0, slots)
             self._check()
             return int.from_bytes(self._slots.raw[:4], "little")
         _QWORD.pack_into(self._trap, 0, 0)
@@ -202,6 +202,11 @@ async def _until(waiting: Any) -> None:
         await asyncio.sleep(0)
         return
     waiting._asyncio_future_blocking = False
-    done = asyncio.get_running_loop().create_future()
-    waiting.add_done_callback(lambda _: done.done() or done.set_result(None))
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(_: object) -> None:
+        if not done.done():
+            done.set_result(None)
+
+    waiting.add_done_callback(wake)
     await done

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import uvloop
+import wasmtime
 
-from edge.abi.hostcall import HostModule
+from edge.abi.hostcall import Hostcall, HostModule
 from edge.abi.sandbox import Sandbox
 from edge.abi.wasi.program import flush
 from edge.hostmodules import HOST_MODULES
@@ -23,6 +24,7 @@ from edge.outcome import Ending, Outcome
 from edge.runtime.driver import Runtime
 from edge.runtime.engine import MIB, PoolSettings
 from edge.runtime.guest import Guest
+from edge.runtime.rewrite import count_refusals
 from edge.runtime.template import Template
 from tests.support.fake_downstream import FakeDownstream
 from tests.support.sandboxes import LogLines, make_service
@@ -37,7 +39,31 @@ _HOSTCALLS = {
     for module in HOST_MODULES
     for name, hostcall in module.hostcalls.items()
 }
-_SHORT = {"wasi": "wasi_snapshot_preview1", "env": "env", "fastly_abi": "fastly_abi"}
+_FULL_NAMES = {"wasi": "wasi_snapshot_preview1", "env": "env"}
+_SHORT_NAMES = {full: short for short, full in _FULL_NAMES.items()}
+
+# Every hostcall there is, as `program` spells it.
+HOSTCALL_NAMES = tuple(
+    f"{_SHORT_NAMES.get(module, module.removeprefix('fastly_'))}.{name}"
+    for module, name in _HOSTCALLS
+)
+
+
+def hostcall(name: str) -> Hostcall:
+    """The declaration behind a name as `program` spells it."""
+    short, _, function = name.partition(".")
+    return _HOSTCALLS[_FULL_NAMES.get(short, f"fastly_{short}"), function]
+
+
+def invocation(name: str, *values: int) -> str:
+    """WAT that calls a hostcall with `values`, repeated as often as needed, and drops its answer."""
+    declared = hostcall(name)
+    arguments = " ".join(
+        f"({_WASM_TYPES[letter]}.const {values[at % len(values)]})"
+        for at, letter in enumerate(declared.signature)
+    )
+    call = f"(call ${name} {arguments})"
+    return f"(drop {call})" if declared.returns else call
 
 
 def program(body: str, *imports: str, memory: str = "1", extra: str = "") -> str:
@@ -48,12 +74,13 @@ def program(body: str, *imports: str, memory: str = "1", extra: str = "") -> str
     """
     lines = []
     for name in imports:
-        short, _, function = name.partition(".")
-        module = _SHORT.get(short, f"fastly_{short}")
-        hostcall = _HOSTCALLS[module, function]
-        params = " ".join(_WASM_TYPES[letter] for letter in hostcall.signature)
-        result = "(result i32)" if hostcall.returns else ""
-        lines.append(f'(import "{module}" "{function}" (func ${name} (param {params}) {result}))')
+        declared = hostcall(name)
+        params = " ".join(_WASM_TYPES[letter] for letter in declared.signature)
+        result = "(result i32)" if declared.returns else ""
+        lines.append(
+            f'(import "{declared.module}" "{declared.name}"'
+            f" (func ${name} (param {params}) {result}))"
+        )
     return "\n".join(
         [
             "(module",
@@ -114,10 +141,18 @@ class Arena:
         self._change: asyncio.Future[None] | None = None
 
     def template(
-        self, wat: str | bytes, *, limits: Limits | None = None, service: str = "shop"
+        self,
+        wat: str | bytes,
+        *,
+        limits: Limits | None = None,
+        service: str = "shop",
+        counted: bool = True,
     ) -> Template:
-        """Compile a module here and link it."""
-        return self.runtime.compile(wat, service=service, limits=limits or Limits())
+        """Compile a module here and link it; `counted` as deployment does, with its refusals."""
+        wasm = bytes(wasmtime.wat2wasm(wat)) if isinstance(wat, str) else wat
+        if counted:
+            wasm = count_refusals(wasm)
+        return self.runtime.compile(wasm, service=service, limits=limits or Limits())
 
     def start(self, template: Template, *, client: FakeDownstream | None = None) -> Run:
         """Start a guest; it may have ended on return."""
@@ -164,10 +199,11 @@ class Arena:
         *,
         limits: Limits | None = None,
         client: FakeDownstream | None = None,
+        counted: bool = True,
         patience: float = PATIENCE,
     ) -> Run:
-        """Compile, start, and turn the loop until the guest has ended."""
-        run = self.start(self.template(wat, limits=limits), client=client)
+        """Compile, start, and let the loop run until the guest has ended."""
+        run = self.start(self.template(wat, limits=limits, counted=counted), client=client)
         self.finish(run, patience=patience)
         return run
 
@@ -187,6 +223,24 @@ class Arena:
                 await asyncio.wait_for(self._change, stop - time.monotonic())
             except TimeoutError:
                 raise AssertionError(f"still running after {patience:g} s") from None
+
+    def worst_turn(self, run: Run, *, patience: float = PATIENCE) -> float:
+        """Let the loop run until `run` has ended; the longest that one of its turns took (s)."""
+        worst = 0.0
+
+        async def wait() -> None:
+            nonlocal worst
+            last = time.perf_counter()
+            stop = last + patience
+            while run.outcome is None:
+                await asyncio.sleep(0)
+                now = time.perf_counter()
+                assert now < stop, f"still running after {patience:g} s"
+                worst = max(worst, now - last)
+                last = now
+
+        self.loop.run_until_complete(wait())
+        return worst
 
     def until(self, condition: Callable[[], bool], *, patience: float = PATIENCE) -> None:
         """Turn the loop until `condition` holds, asked once a turn."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated
 
-from edge.abi.codec import U32, Handle, Handles
-from edge.abi.fastly.ready import Item, is_ready
+from edge.abi.codec import U32, Handles
+from edge.abi.fastly.ready import Item, is_ready, waitable
 from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
@@ -18,7 +17,6 @@ from edge.errors import InvalidArgument
 
 abi = HostModule("fastly_async_io", FASTLY)
 
-AnyItem = Annotated[Item, Handle("items")]
 TIMED_OUT = 0xFFFF_FFFF
 
 
@@ -28,7 +26,7 @@ async def select(box: Sandbox, handles: Handles, timeout_ms: U32) -> U32:
     if not handles and not timeout_ms:
         raise InvalidArgument("select of nothing, for ever")
     table = box.items
-    items = [table[handle] for handle in handles]
+    items = [waitable(table[handle]) for handle in handles]
     index = _first_ready(items)
     if index is not None:
         return index
@@ -36,9 +34,9 @@ async def select(box: Sandbox, handles: Handles, timeout_ms: U32) -> U32:
 
 
 @abi.hostcall
-def is_ready_(box: Sandbox, item: AnyItem) -> U32:
+def is_ready_(box: Sandbox, handle: U32) -> U32:
     """1 when waiting for the item would not wait."""
-    return int(is_ready(item))
+    return int(is_ready(waitable(box.items[handle])))
 
 
 def _first_ready(items: Sequence[Item]) -> int | None:

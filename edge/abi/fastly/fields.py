@@ -13,7 +13,7 @@ from edge.abi.sandbox import Sandbox
 
 def header_names_get(box: Sandbox, head: Head, names: OutList) -> None:
     """The distinct field names, lower-case."""
-    names.fill(list(head.fields))
+    names.fill(head.names())
 
 
 def header_value_get(box: Sandbox, head: Head, name: Name, value: Out) -> None:

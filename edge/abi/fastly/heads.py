@@ -1,7 +1,7 @@
 """Request and response heads while a guest builds them: fields, limits, charges.  No hostcalls.
 
-Names are kept lower-case with their values together, so a million appends cost a million dict
-look-ups; what a head may hold is `limits.head_bytes` and `limits.head_fields`.  A client request's
+Fields are a list of pairs: appending looks at none of the others, and the rest looks at 512 at
+most; what a head may hold is `limits.head_bytes` and `limits.head_fields`.  A client request's
 fields are copied only when its guest looks at them: a hello world never does.
 """
 
@@ -17,7 +17,7 @@ from edge.abi.sandbox import Sandbox
 from edge.errors import InvalidArgument, InvalidHead, LimitExceeded
 from edge.http.message import Headers, RequestHead
 
-# What a field costs us above its own bytes: two bytes objects, a list, a dict slot.
+# What a field costs us above its own bytes: two bytes objects, a tuple, a place in the list.
 FIELD_OVERHEAD = 96
 # Heads this small are neither charged nor checked: the least limits allow more (1 KiB, 16 fields),
 # and `limits.handles` bounds how many there can be.
@@ -120,78 +120,62 @@ def _too_long(length: int, limit: int) -> None:
 
 
 class Head:
-    """What requests and responses have in common: the fields.
+    """What requests and responses have in common: the fields, a plain list as the wire has them.
 
     Defaults are class attributes and there are no slots: a hello world makes two heads and changes
     two attributes of them, and this halves what they cost it.
     """
 
-    fields: dict[bytes, list[bytes]]  # lower-case name -> its values in order
-    size = 0  # bytes of names and values, each field's name counted
-    count = 0  # fields
-    cost = 0  # bytes charged for them
+    headers: Headers  # lower-case names
     version: HttpVersion
+    size = 0  # bytes of names and values
+    cost = 0  # bytes charged for them
     manual_framing = False
+
+    def names(self) -> list[bytes]:
+        """The distinct names, in order."""
+        return list(dict.fromkeys(name for name, _ in self.headers))
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a field; none when it is absent."""
-        return self.fields.get(name, [])
+        return [value for found, value in self.headers if found == name]
 
     def first(self, name: bytes) -> bytes:
         """The first value.  Raises InvalidArgument when the field is absent (ABI page, 6.2)."""
-        found = self.fields.get(name)
-        if found is None:
-            raise InvalidArgument(f"no field {name[:64]!r}")
-        return found[0]
+        for found, value in self.headers:
+            if found == name:
+                return value
+        raise InvalidArgument(f"no field {name[:64]!r}")
 
     def insert(self, box: Sandbox, name: bytes, value: bytes) -> None:
         """Make `value` the field's only one."""
-        fields = self.fields
-        old = fields.get(name)
-        if old is None:
-            size = self.size + len(name) + len(value)
-            count = self.count + 1
-            if size + FIELD_OVERHEAD * count <= FREE:
-                self.size, self.count = size, count
-            else:
-                self._resize(box, len(name) + len(value), 1)
-        else:
-            self._resize(box, len(name) + len(value) - _size(name, old), 1 - len(old))
-        fields[name] = [value]
+        for field in self.headers:
+            if field[0] == name:
+                self.replace(box, name, [value])
+                return
+        self.append(box, name, value)
 
     def append(self, box: Sandbox, name: bytes, value: bytes) -> None:
         """Add a value after the field's others."""
-        fields = self.fields
-        self._resize(box, len(name) + len(value), 1)
-        if name in fields:
-            fields[name].append(value)
-        else:
-            fields[name] = [value]
+        headers = self.headers
+        size = self.size + len(name) + len(value)
+        if size + FIELD_OVERHEAD * (len(headers) + 1) > FREE:
+            self._admit(box, size, len(headers) + 1)
+        self.size = size
+        headers.append((name, value))
 
     def replace(self, box: Sandbox, name: bytes, values: list[bytes]) -> None:
         """Make `values` the field's values; none at all removes it."""
-        fields = self.fields
-        old = fields.get(name, [])
-        self._resize(box, _size(name, values) - _size(name, old), len(values) - len(old))
-        if values:
-            fields[name] = values
-        else:
-            fields.pop(name, None)
+        headers = [field for field in self.headers if field[0] != name]
+        headers += [(name, value) for value in values]
+        size = sum(len(name) + len(value) for name, value in headers)
+        self._admit(box, size, len(headers))
+        self.size, self.headers = size, headers
 
     def remove(self, box: Sandbox, name: bytes) -> None:
         """Raises InvalidArgument when the field is absent."""
-        old = self.fields.pop(name, None)
-        if old is None:
-            raise InvalidArgument(f"no field {name[:64]!r}")
-        self._resize(box, -_size(name, old), -len(old))
-
-    def flat(self) -> Headers:
-        """All fields as a list."""
-        flat: Headers = []
-        for name, values in self.fields.items():
-            for value in values:
-                flat.append((name, value))
-        return flat
+        self.first(name)
+        self.replace(box, name, [])
 
     def release(self, box: Sandbox) -> None:
         """The guest has let go of the head."""
@@ -199,32 +183,22 @@ class Head:
             box.hold(-self.cost)
             self.cost = 0
 
-    def _resize(self, box: Sandbox, size: int, count: int) -> None:
-        """Grow or shrink by that much, or raise LimitExceeded before anything has changed."""
-        new_size, new_count = self.size + size, self.count + count
-        if size > 0 or count > 0:
-            self._check(box, new_size, new_count)
-        cost = new_size + FIELD_OVERHEAD * new_count
-        if cost > FREE or self.cost:
-            box.hold(cost - self.cost)
-            self.cost = cost
-        self.size, self.count = new_size, new_count
-
-    def _check(self, box: Sandbox, size: int, count: int) -> None:
+    def _admit(self, box: Sandbox, size: int, count: int) -> None:
+        """Charge for that much in all, or raise LimitExceeded before anything has changed."""
         limits = box.limits
         if size > limits.head_bytes and size > self.size:
             raise LimitExceeded(
                 f"a head of {size} bytes, {limits.head_bytes} allowed", limit="limits.head_bytes"
             )
-        if count > limits.head_fields and count > self.count:
+        if count > limits.head_fields and count > len(self.headers):
             raise LimitExceeded(
                 f"a head of {count} fields, {limits.head_fields} allowed",
                 limit="limits.head_fields",
             )
-
-
-def _size(name: bytes, values: list[bytes]) -> int:
-    return len(name) * len(values) + sum(map(len, values))
+        cost = size + FIELD_OVERHEAD * count
+        if cost > FREE or self.cost:
+            box.hold(cost - self.cost)
+            self.cost = cost
 
 
 class GuestRequest(Head):
@@ -243,7 +217,7 @@ class GuestRequest(Head):
             self.method = b"GET"
             self.uri = b"/"
             self.version = HttpVersion.HTTP_11
-            self.fields = {}
+            self.headers = []
         # the client's own parts are looked up when asked for: see __getattr__
 
     def __getattr__(self, name: str) -> object:
@@ -251,25 +225,19 @@ class GuestRequest(Head):
         if not self.from_client or name not in _FROM_CLIENT:
             raise AttributeError(name)
         client = self._box.downstream.head
-        if name == "fields":
-            self._copy(client.headers)
-        else:
-            setattr(self, name, _FROM_CLIENT[name](client))
-        return object.__getattribute__(self, name)
+        value = _FROM_CLIENT[name](client)
+        if name == "headers":
+            self._charge_copy(client.headers)
+        setattr(self, name, value)
+        return value
 
-    def _copy(self, headers: Headers) -> None:
-        fields: dict[bytes, list[bytes]] = {}
-        for name, value in headers:
-            if name in fields:
-                fields[name].append(value)
-            else:
-                fields[name] = [value]
+    def _charge_copy(self, headers: Headers) -> None:
         size = sum(len(name) + len(value) for name, value in headers)
         cost = size + FIELD_OVERHEAD * len(headers)
         if cost > FREE:
             self._box.hold(cost)
             self.cost = cost
-        self.size, self.count, self.fields = size, len(headers), fields
+        self.size = size
 
     def set_method(self, method: bytes) -> None:
         """Raises InvalidHead unless it is a token (RFC 9110 §9.1)."""
@@ -310,7 +278,7 @@ class GuestResponse(Head):
     close = False  # end the client's connection after this response
 
     def __init__(self) -> None:
-        self.fields = {}
+        self.headers = []
 
 
 def absolute_uri(head: RequestHead) -> bytes:
@@ -324,7 +292,7 @@ _FROM_CLIENT: dict[str, Callable[[RequestHead], object]] = {
     "method": lambda head: head.method,
     "uri": absolute_uri,
     "version": lambda head: HttpVersion.HTTP_10 if head.version == 10 else HttpVersion.HTTP_11,
-    "fields": lambda head: head.headers,
+    "headers": lambda head: list(head.headers),
 }
 
 
@@ -345,8 +313,8 @@ _SCHEME = b"+-.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Name = Annotated[bytes, FieldName()]
 Value = Annotated[bytes, FieldValue()]
 ValueList = Annotated[bytes, FieldValue(nul=True)]  # each value followed by a NUL
-Request = Annotated[GuestRequest, Handle("requests")]
-Response = Annotated[GuestResponse, Handle("responses")]
+Request = Annotated[GuestRequest, Handle(GuestRequest)]
+Response = Annotated[GuestResponse, Handle(GuestResponse)]
 
 
 def split_values(values: bytes) -> list[bytes]:

@@ -50,7 +50,7 @@ class WriteEnd(IntEnum):
     FRONT = 1
 
 
-NewBody = Annotated[Body, Handle("items")]
+NewBody = Annotated[Body, Handle(Body)]
 End = Annotated[WriteEnd, Choice(WriteEnd)]
 _BACK = WriteEnd.BACK
 

@@ -23,7 +23,7 @@ abi = HostModule("fastly_http_downstream", FASTLY)
 
 _TIMEOUT = 0b10
 NextOptions = Annotated[int, Bits(known=_TIMEOUT)]
-Promise = Annotated[RequestPromise, Handle("items")]
+Promise = Annotated[RequestPromise, Handle(RequestPromise)]
 
 
 @abi.hostcall

@@ -29,8 +29,8 @@ Encodings = Annotated[int, Bits(known=0b1)]  # gzip
 Method = Annotated[bytes, Span(limit=1024)]
 Uri = Annotated[bytes, Span()]
 SurrogateKey = Annotated[bytes, Span(limit=16 * 1024)]
-NewRequest = Annotated[GuestRequest, HandleCodec("requests")]
-ClosedRequest = Annotated[GuestRequest, HandleCodec("requests", consumed=True)]
+NewRequest = Annotated[GuestRequest, HandleCodec(GuestRequest)]
+ClosedRequest = Annotated[GuestRequest, HandleCodec(GuestRequest, consumed=True)]
 
 
 @abi.hostcall
@@ -38,7 +38,7 @@ def body_downstream_get(box: Sandbox) -> tuple[U32, U32]:
     """Handles of the client's request and its body; the same ones at each call."""
     handles = box.client_handles
     if handles is None:
-        request = box.requests.insert(GuestRequest(box, from_client=True))
+        request = box.items.insert(GuestRequest(box, from_client=True))
         body = box.items.insert(box.downstream.body)
         handles = box.client_handles = (request, body)
     return handles

@@ -30,8 +30,8 @@ class KeepAlive(IntEnum):
 Version = Annotated[HttpVersion, Choice(HttpVersion)]
 Framing = Annotated[FramingMode, Choice(FramingMode)]
 KeepAliveMode = Annotated[KeepAlive, Choice(KeepAlive)]
-NewResponse = Annotated[GuestResponse, Handle("responses")]
-TakenResponse = Annotated[GuestResponse, Handle("responses", consumed=True)]
+NewResponse = Annotated[GuestResponse, Handle(GuestResponse)]
+TakenResponse = Annotated[GuestResponse, Handle(GuestResponse, consumed=True)]
 
 EARLY_HINTS = 103
 
@@ -117,12 +117,12 @@ def send_downstream(box: Sandbox, response: TakenResponse, body: U32, streaming:
     if status < 200:
         if status != EARLY_HINTS:
             raise InvalidArgument(f"{status} cannot be sent by a guest; 103 can")
-        downstream.inform(status, response.flat())
+        downstream.inform(status, response.headers)
         del box.items[body]
         source.discard()
         response.release(box)
         return
-    head = ResponseHead(status, response.flat(), response.manual_framing, response.close)
+    head = ResponseHead(status, response.headers, response.manual_framing, response.close)
     if streaming:
         if source is downstream.body or not source.ended:
             # Its end is somebody else's to say: ours is a body around it.

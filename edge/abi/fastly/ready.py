@@ -1,34 +1,36 @@
 """What a guest can wait for with `select`: the objects in `box.items`, and their readiness.
 
-Bodies are waited for through their own `watch`; everything else in the table answers to `Waitable`.
+Bodies are waited for through their own `watch`; everything else that can be is a `Waitable`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from edge.errors import Incomplete
+from edge.errors import BadHandle, Incomplete
 from edge.http.body import Body
 
 
-class Waitable(Protocol):
-    """A handle's object that is not a plain body."""
+class Waitable:
+    """A handle's object that a guest can wait for and that is not a plain body: a base class."""
+
+    __slots__ = ()
 
     @property
     def is_ready(self) -> bool:
         """True when its `..._wait` would not wait."""
-        ...
+        raise NotImplementedError
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, at the next change."""
-        ...
+        raise NotImplementedError
 
-    def unwatch(self, callback: Callable[[], None]) -> None: ...
+    def unwatch(self, callback: Callable[[], None]) -> None:
+        """Forget a callback that `watch` was given, if it has not been called."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
         """The guest dropped the handle, or is gone."""
-        ...
 
 
 Item = Body | Waitable
@@ -39,7 +41,14 @@ def is_ready(item: Item) -> bool:
     return item.is_readable if isinstance(item, Body) else item.is_ready
 
 
-class StreamingBody:
+def waitable(item: object) -> Item:
+    """Raises BadHandle for a handle that nothing can be waited for with: a head, a store."""
+    if isinstance(item, Body | Waitable):
+        return item
+    raise BadHandle(f"a {type(item).__name__} cannot be waited for")
+
+
+class StreamingBody(Waitable):
     """The write side of a body that is being sent while the guest still makes it."""
 
     __slots__ = ("body",)
@@ -63,18 +72,17 @@ class StreamingBody:
         self.body.fail(Incomplete("the guest gave up this body"))
 
 
-class RequestPromise:
+class RequestPromise(Waitable):
     """A promise of another request, already known to be empty: a sandbox serves one request."""
 
     __slots__ = ()
 
-    is_ready = True
+    @property
+    def is_ready(self) -> bool:
+        return True
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Nothing will ever change."""
 
     def unwatch(self, callback: Callable[[], None]) -> None:
         """Nothing is watched."""
-
-    def abandon(self) -> None:
-        """Nobody else holds it."""

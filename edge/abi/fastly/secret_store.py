@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from edge.abi.codec import Bytes, Handle, Out, Str
@@ -11,31 +10,29 @@ from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
 from edge.errors import Missing
 from edge.model.secret import Secret
-from edge.stores.secret_store import check_name
+from edge.stores.secret_store import SecretStore, check_name
 
 abi = HostModule("fastly_secret_store", FASTLY)
 
 _OVERHEAD = 128  # a Secret, its bytes object, a table entry
 
-Store = Annotated[Mapping[str, Secret], Handle("secret_stores")]
-SecretHandle = Annotated[Secret, Handle("secrets")]
+Store = Annotated[SecretStore, Handle(SecretStore)]
+SecretHandle = Annotated[Secret, Handle(Secret)]
 
 
 @abi.hostcall
 def open_(box: Sandbox, name: Str) -> Store:
     """Open a store by name; NONE when the service has none of that name."""
-    check_name(name)
-    store = box.service.secret_stores.get(name)
-    if store is None:
+    secrets = box.service.secret_stores.get(check_name(name))
+    if secrets is None:
         raise Missing("no such secret store in this service")
-    return store
+    return SecretStore(secrets)
 
 
 @abi.hostcall
 def get(box: Sandbox, store: Store, name: Str) -> SecretHandle:
     """A handle of a secret; NONE when the store has none of that name."""
-    check_name(name)
-    secret = store.get(name)
+    secret = store.lookup(name)
     if secret is None:
         raise Missing("no such secret in this store")
     return secret

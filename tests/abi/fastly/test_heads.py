@@ -156,7 +156,7 @@ def test_a_million_appends_end_at_the_limit_and_hold_no_more(kind: str) -> None:
     assert statuses.count(Status.OK) == 512
     assert set(statuses[512:]) == {Status.LIMITEXCEEDED}
     held = guest.made.account.held
-    assert 512 * 100 < held < 512 * 250
+    assert 512 * 100 < held < 512 * 250  # bytes
     assert guest.do(f"{kind}.close", head) == Status.OK
     assert guest.made.account.held == 0
 

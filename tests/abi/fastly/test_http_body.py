@@ -120,12 +120,10 @@ async def test_a_write_that_cannot_fit_is_refused_before_anything_is_copied() ->
 
 
 def test_all_bodies_together_are_bounded_and_closing_gives_bytes_back() -> None:
-    guest = FastlyGuest(limits=Limits(host_memory=1 << 20))
+    guest = FastlyGuest(size=4 << 20, limits=Limits(host_memory=1 << 20))
     piece = b"x" * 200_000
     bodies = [guest.get("http_body.new") for _ in range(6)]
-    assert [guest.write(body, piece) for body in bodies] == [Status.OK] * 5 + [
-        Status.LIMITEXCEEDED
-    ]
+    assert [guest.write(body, piece) for body in bodies] == [Status.OK] * 5 + [Status.LIMITEXCEEDED]
     assert guest.do("http_body.close", bodies[0]) == Status.OK
     assert guest.do("http_body.abandon", bodies[1]) == Status.OK
     assert guest.made.account.held == 600_000

@@ -126,7 +126,7 @@ def test_what_the_guest_sets_is_charged_and_given_back() -> None:
 def test_cache_override_framing_and_decompression_are_kept_for_sending() -> None:
     guest = FastlyGuest()
     handle = guest.get("http_req.new")
-    request = guest.made.box.requests[handle]
+    request = guest.box.items[handle]
     assert guest.do("http_req.cache_override_set", handle, 0b0101, 60, 30) == Status.OK
     assert request.cache_override == CacheOverride(0b0101, 60, 30)
     assert guest.do("http_req.cache_override_set", handle, 16, 0, 0) == Status.INVAL

@@ -14,6 +14,7 @@ import pytest
 from edge.abi.fastly.modules import FASTLY_MODULES
 from edge.abi.fastly.status import Status
 from tests.support.fastly_guest import INVALID, FastlyGuest
+from tests.support.sandboxes import make_service
 
 CALLS = [
     (f"{module.name}.{name}", call.signature)
@@ -79,3 +80,41 @@ def test_a_user_agent_must_be_utf8() -> None:
     outs = [guest.room(8) for _ in range(4)]
     raw = [number for out in outs for number in (out, 8, out)]
     assert guest.do("uap.parse", *guest.put(NOT_UTF8), *raw) == Status.INVAL
+
+
+KINDS = {
+    "request": "http_req.method_get",
+    "response": "http_resp.status_get",
+    "body": "http_body.known_length",
+    "endpoint": "log.write",
+    "config store": "dictionary.get",
+    "secret store": "secret_store.get",
+    "secret": "secret_store.plaintext",
+    "promise": "http_downstream.next_request_abandon",
+}
+
+
+def test_handles_of_one_kind_are_bad_handles_for_every_other() -> None:
+    service = make_service(config_stores={"c": {}}, secret_stores={"s": {}})
+    guest = FastlyGuest(service=service)
+    handles = {
+        "request": guest.get("http_req.new"),
+        "response": guest.get("http_resp.new"),
+        "body": guest.body(b"x"),
+        "endpoint": guest.get("log.endpoint_get", *guest.put(b"e")),
+        "config store": guest.get("config_store.open", *guest.put(b"c")),
+        "secret store": guest.get("secret_store.open", *guest.put(b"s")),
+        "secret": guest.get("secret_store.from_bytes", *guest.put(b"x")),
+        "promise": guest.get("http_downstream.next_request", 0, 0),
+    }
+    assert len(set(handles.values())) == len(handles)
+    name = guest.put(b"name")
+    for kind, handle in handles.items():
+        for wanted, call in KINDS.items():
+            rest = [64] * (len(guest._calls[f"fastly_{call}"].signature) - 1)
+            if "store" in wanted:
+                rest[:2] = name
+            status = guest.do(call, handle, *rest) if kind != wanted else Status.BADF
+            assert status == Status.BADF, (kind, call)
+        waits = guest.do("async_io.is_ready", handle, 64)
+        assert waits == (Status.OK if kind in ("body", "promise") else Status.BADF), kind
