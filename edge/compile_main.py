@@ -41,7 +41,9 @@ def prepare(wasm: bytes) -> bytes:
         return wasm
 
 
-def compile_module(data: bytes, *, max_bytes: int) -> tuple[ModuleInfo, bytes]:
+def compile_module(
+    data: bytes, *, max_bytes: int, exceptions: bool = False
+) -> tuple[ModuleInfo, bytes]:
     """Facts and artifact of a module, text or binary.  Raises ModuleRefused with one line."""
     import wasmtime
 
@@ -50,7 +52,7 @@ def compile_module(data: bytes, *, max_bytes: int) -> tuple[ModuleInfo, bytes]:
     digest = hashlib.sha256(data).hexdigest()
     try:
         wasm = data if recognise(data, max_bytes=max_bytes) else _from_text(data)
-        engine = compiling_engine()
+        engine = compiling_engine(exceptions=exceptions)
         # First the module as it is, so that the author's own bytes are what a refusal talks about.
         wasmtime.Module.validate(engine, wasm)
         info = inspect(wasm, sha256=digest, size=len(data))
@@ -102,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # One byte more than is taken: `recognise` says that there is too much.
     data = sys.stdin.buffer.read(bounds.module_bytes + 1)
     try:
-        info, artifact = compile_module(data, max_bytes=bounds.module_bytes)
+        info, artifact = compile_module(
+            data, max_bytes=bounds.module_bytes, exceptions=bounds.exceptions
+        )
     except ModuleRefused as refusal:
         _answer({"refused": str(refusal)}, b"")
         return EXIT_REFUSED

@@ -101,7 +101,12 @@ class Serving:
         self._guest_log = GuestLog(settings.log.messages.value, self._sink, worker=init.slot)
         exact_codes = settings.metrics.code is CodeLabel.EXACT
         runtime = Runtime(
-            PoolSettings(sizing.slots, sizing.memory_ceiling, sizing.table_ceiling),
+            PoolSettings(
+                sizing.slots,
+                sizing.memory_ceiling,
+                sizing.table_ceiling,
+                settings.wasm.exceptions,
+            ),
             HOST_MODULES,
             loop,
             running=self._cells.cells,

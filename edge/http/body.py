@@ -225,7 +225,8 @@ class Body:
                 chunks[-1] = last + data
                 return  # the reader has been told of the chunk this joined
         chunks.append(data)
-        self._changed()
+        if self._watchers or self._parent is not None:  # `_changed` would find out too, later
+            self._changed()
 
     def write_front(self, data: bytes) -> None:
         """Add bytes before everything that is unread."""

@@ -59,12 +59,14 @@ class Compiler:
         settings: Compile,
         *,
         max_module_bytes: int,
+        exceptions: bool = False,
         python: str = sys.executable,
     ) -> None:
         """`cache` must have been started.  `max_module_bytes` bounds files, not artifacts."""
         self._cache = cache
         self._settings = settings
         self._max_module_bytes = max_module_bytes
+        self._exceptions = exceptions
         self._python = python
         self._turn = asyncio.Lock()
         self.compiled = 0  # children that were started
@@ -101,6 +103,7 @@ class Compiler:
             cpu_seconds=max(1, round(self._settings.cpu)),
             address_bytes=self._settings.memory,
             module_bytes=self._max_module_bytes,
+            exceptions=self._exceptions,
         )
         command = [self._python, "-I", "-c", _BOOTSTRAP, str(Path(edge.__file__).parent.parent)]
         child = subprocess.Popen(  # noqa: ASYNC220 - a few ms, and its pipes are a thread's

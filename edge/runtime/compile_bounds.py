@@ -12,18 +12,20 @@ EXIT_REFUSED: Final = 3  # the header on stdout says why
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a child may use, passed as three decimal arguments in this order."""
+    """What a child may use, passed as decimal arguments in this order."""
 
     cpu_seconds: int
     address_bytes: int
     module_bytes: int
+    exceptions: bool = False  # whether the engine takes the exception handling proposal
 
     def arguments(self) -> list[str]:
         """As command-line arguments."""
-        return [str(self.cpu_seconds), str(self.address_bytes), str(self.module_bytes)]
+        numbers = (self.cpu_seconds, self.address_bytes, self.module_bytes, int(self.exceptions))
+        return [str(number) for number in numbers]
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> Bounds:
-        """Raises ValueError unless there are exactly three numbers."""
-        cpu, address, module = arguments
-        return cls(int(cpu), int(address), int(module))
+        """Raises ValueError unless there are exactly four numbers."""
+        cpu, address, module, exceptions = arguments
+        return cls(int(cpu), int(address), int(module), bool(int(exceptions)))

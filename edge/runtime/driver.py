@@ -134,7 +134,7 @@ class Runtime:
         self.parked = 0  # of those, suspended in a hostcall
         self.memory_bytes = 0  # linear memory of the guests that outlived their first slice
         self.lasting: set[Guest] = set()  # those guests
-        self.on_memory: Callable[[], None] | None = None  # told after a slice that took more
+        self.on_memory: Callable[[], None] | None = None  # told after a slice that changed what is held
 
     # Templates ------------------------------------------------------------------------------
 
@@ -314,10 +314,11 @@ class Runtime:
         """The slice is over and the guest is not: charge it, then queue it or let it wait."""
         if not guest.lasting:
             self._keep(guest)
-        size = guest.memory_bytes()
-        if size != guest.memory_peak:
+        size, held = guest.memory_bytes(), guest.box.account.held
+        if size != guest.memory_peak or held != guest.host_bytes:
             self.memory_bytes += size - guest.memory_peak
             guest.memory_peak = size
+            guest.host_bytes = held
             if self.on_memory is not None:
                 self.on_memory()
                 if guest.ended:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edge.outcome import OK, Ending, Outcome
 from edge.runtime import capi
 from edge.runtime.guest import Phase
-from edge.runtime.template import MEMORY_REFUSALS, TABLE_REFUSALS
+from edge.runtime.rewrite import MEMORY_REFUSALS, TABLE_REFUSALS
 
 if TYPE_CHECKING:
     from edge.runtime.guest import Guest
@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 _STACK_OVERFLOW = 0  # wasmtime_trap_code_enum
 _POOL_FULL = "maximum concurrent"  # of Wasmtime's PoolConcurrencyLimitError
 _I32 = Struct("<i")
-_COUNTERS = {name: capi.constant(name) for name in (MEMORY_REFUSALS, TABLE_REFUSALS)}
+_COUNTERS = {name: capi.constant(name.encode()) for name in (MEMORY_REFUSALS, TABLE_REFUSALS)}
 
 # Without the counters of rewrite.py, a guest that failed while it held this share of its limit is
 # taken to have run out of memory.
@@ -138,7 +138,7 @@ def _table(guest: Guest) -> Outcome | None:
     )
 
 
-def _count(guest: Guest, export: bytes) -> int:
+def _count(guest: Guest, export: str) -> int:
     """The value of one of the counters that our compile step adds; 0 before there is an instance."""
     if guest.phase is not Phase.CALLING:
         return 0

@@ -35,7 +35,7 @@ GUARD = 32 * MIB
 INSTANCE_BYTES = 1 * MIB
 
 # Bump when a rewrite or anything else outside Wasmtime's own settings changes what we compile.
-CODE_GENERATION = 1
+CODE_GENERATION = 2
 
 _FEATURES: dict[str, bool] = {
     # Allowed: what the toolchains of our guests emit.
@@ -60,6 +60,10 @@ _FEATURES: dict[str, bool] = {
 }
 
 
+def _features(exceptions: bool) -> dict[str, bool]:
+    return {**_FEATURES, "wasm_exceptions": exceptions}
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
     """How many guests one worker holds at once, and how large the largest of them may be."""
@@ -67,12 +71,13 @@ class PoolSettings:
     slots: int
     memory_bytes: int  # ceiling of one linear memory, over all services
     table_elements: int
+    exceptions: bool = False  # the operator allows the exception handling proposal
 
 
-def _config() -> Any:
+def _config(exceptions: bool) -> Any:
     config = wasmtime.Config()
     config.epoch_interruption = True
-    for feature, allowed in _FEATURES.items():
+    for feature, allowed in _features(exceptions).items():
         getattr(raw, f"wasmtime_config_{feature}_set")(config.ptr(), allowed)
     raw.wasmtime_config_max_wasm_stack_set(config.ptr(), MAX_WASM_STACK)
     raw.wasmtime_config_async_stack_size_set(config.ptr(), FIBER_STACK)
@@ -84,15 +89,15 @@ def _config() -> Any:
     return config
 
 
-def compiling_engine() -> wasmtime.Engine:
+def compiling_engine(*, exceptions: bool = False) -> wasmtime.Engine:
     """Same code settings, no pool: for the compile child."""
-    return wasmtime.Engine(_config())
+    return wasmtime.Engine(_config(exceptions))
 
 
 def serving_engine(pool: PoolSettings) -> wasmtime.Engine:
     """The engine that runs guests.  Raises ConfigError when the pool cannot fit (see `needed`)."""
     refuse_what_cannot_fit(pool)
-    config = _config()
+    config = _config(pool.exceptions)
     settings = raw.wasmtime_pooling_allocation_config_new()
 
     def put(name: str, value: int) -> None:
@@ -150,13 +155,13 @@ def refuse_what_cannot_fit(pool: PoolSettings) -> None:
         )
 
 
-def fingerprint() -> str:
+def fingerprint(*, exceptions: bool = False) -> str:
     """Changes whenever an artifact compiled elsewhere or earlier might not be valid here."""
     facts = [
         metadata.version("wasmtime"),
         platform.machine(),
         str(CODE_GENERATION),
-        *(f"{name}={value}" for name, value in sorted(_FEATURES.items())),
+        *(f"{name}={value}" for name, value in sorted(_features(exceptions).items())),
         *map(str, (MAX_WASM_STACK, FIBER_STACK, MEMORY_RESERVATION, GUARD)),
         _cpu_flags(),
     ]

@@ -81,7 +81,8 @@ class Guest:
     cpu_used = 0  # ns of thread time, hostcalls included
     slice_started = 0  # thread time when the slice that runs now began, or 0
     instantiate_ns = 0
-    memory_peak = 0
+    memory_peak = 0  # while it lives: what Runtime.memory_bytes counts for it
+    host_bytes = 0  # that its sandbox held when last looked at
     suspensions = 0
     exit_code: int | None = None  # set by proc_exit
     fault: BaseException | None = None  # a bug of ours, met inside a hostcall

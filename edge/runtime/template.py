@@ -17,12 +17,10 @@ from edge.abi.trampoline import Binding, immediate, suspending
 from edge.errors import ModuleRefused
 from edge.model.limits import Limits
 from edge.runtime import capi
+from edge.runtime.rewrite import MEMORY_REFUSALS
 
 _VALTYPES = {"i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64}
 
-# Exports that our compile step adds to count what the engine refuses without telling (rewrite.py).
-MEMORY_REFUSALS = b"edge:memory-refusals"
-TABLE_REFUSALS = b"edge:table-refusals"
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +54,7 @@ class Template:
             series=series,
             pre=capi.address_of(linked),
             owners=(linked, linker, module),
-            counts_refusals=MEMORY_REFUSALS.decode() in exports,
+            counts_refusals=MEMORY_REFUSALS in exports,
             cpu_ns=int(limits.cpu * 1e9),
             memory=limits.memory,
             table_elements=limits.table_elements,

@@ -99,7 +99,10 @@ class Supervisor:
             opened.callback(sink.close)
             directory = BlockDirectory(cells)
             compiler = Compiler(
-                cache, settings.compile, max_module_bytes=settings.admin.package_bytes
+                cache,
+                settings.compile,
+                max_module_bytes=settings.admin.package_bytes,
+                exceptions=settings.wasm.exceptions,
             )
             builder = WorldBuilder(
                 compiler,
@@ -340,7 +343,7 @@ def _open_cache(settings: Settings, slots: int, config: Config) -> tuple[Artifac
 
     ceilings = config.ceilings
     refuse_what_cannot_fit(PoolSettings(slots, ceilings.memory, ceilings.table_elements))
-    found = fingerprint()
+    found = fingerprint(exceptions=settings.wasm.exceptions)
     cache = ArtifactCache(settings.state_dir, fingerprint=found)
     cache.start()
     return cache, found

@@ -23,10 +23,9 @@ from edge.runtime.rewrite import count_refusals
 from edge.settings import Settings
 from edge.telemetry.access_log import AccessLog
 from edge.telemetry.guest_log import GuestLog
-from edge.telemetry.layout import ENDINGS, Rejection
+from edge.telemetry.layout import ENDINGS, OUTCOMES, Rejection
 from edge.telemetry.log_sink import LogSink
 from edge.telemetry.shared import SharedCells
-from edge.telemetry.layout import OUTCOMES  # isort: skip
 from tests.support.runtime import SMALL_POOL, Arena
 from tests.support.transport import Driven
 

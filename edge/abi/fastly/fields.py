@@ -1,4 +1,7 @@
-"""Header hostcalls that `fastly_http_req` and `fastly_http_resp` share, declared once for both."""
+"""Header hostcalls that `fastly_http_req` and `fastly_http_resp` share, declared once for both.
+
+The two that set a field are the hot path of every service: they work on the list themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.abi.codec import Out, OutList
-from edge.abi.fastly.heads import Head, Name, Value, ValueList, split_values
+from edge.abi.fastly.heads import (
+    FIELD_OVERHEAD,
+    FREE,
+    Head,
+    Name,
+    Value,
+    ValueList,
+    split_values,
+)
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
 
@@ -33,12 +44,26 @@ def header_values_set(box: Sandbox, head: Head, name: Name, values: ValueList) -
 
 def header_insert(box: Sandbox, head: Head, name: Name, value: Value) -> None:
     """Set a field to exactly one value."""
-    head.insert(box, name, value)
+    headers = head.headers
+    for field in headers:
+        if field[0] == name:
+            head.replace(box, name, [value])
+            return
+    size = head.size + len(name) + len(value)
+    if size + FIELD_OVERHEAD * (len(headers) + 1) > FREE:
+        head.admit(box, size, len(headers) + 1)
+    head.size = size
+    headers.append((name, value))
 
 
 def header_append(box: Sandbox, head: Head, name: Name, value: Value) -> None:
     """Add a value to a field and keep its others."""
-    head.append(box, name, value)
+    headers = head.headers
+    size = head.size + len(name) + len(value)
+    if size + FIELD_OVERHEAD * (len(headers) + 1) > FREE:
+        head.admit(box, size, len(headers) + 1)
+    head.size = size
+    headers.append((name, value))
 
 
 def header_remove(box: Sandbox, head: Head, name: Name) -> None:

@@ -82,14 +82,15 @@ class FieldValue(Codec):
 
     def lift(self, raw: Sequence[str], target: str, names: Names) -> list[str]:
         ptr, length = raw
-        delete = names.bind(_FIELD_VALUE + (b"\0" if self.nul else b""), "field_value")
-        bad, too_long = names.bind(_bad_value, "bad_value"), names.bind(_too_long, "too_long")
+        check = names.bind(_field_values if self.nul else _field_value, "field_value")
+        too_long = names.bind(_too_long, "too_long")
         room = "box.limits.head_bytes" + (" + box.limits.head_fields" if self.nul else "")
         return [
             f"if {length} > {room}: {too_long}({length}, {room})",
             f"if {ptr} + {length} > m.size: m.require({ptr}, {length})",
             f"{target} = w[m.base + {ptr} : m.base + {ptr} + {length}]",
-            f"if {target}.translate(None, {delete}): {bad}()",
+            # Visible ASCII and spaces, as nearly always, is found out in 90 ns; `check` takes 140.
+            f"if not ({target}.isascii() and {target}.decode().isprintable()): {check}({target})",
         ]
 
 
@@ -109,8 +110,14 @@ def _field_name(name: bytes) -> bytes:
     return name.lower()
 
 
-def _bad_value() -> None:
-    raise InvalidHead("a field value holds a control character")
+def _field_value(value: bytes) -> None:
+    if value.translate(None, _FIELD_VALUE):
+        raise InvalidHead("a field value holds a control character")
+
+
+def _field_values(values: bytes) -> None:
+    if values.translate(None, _FIELD_VALUE + b"\0"):
+        raise InvalidHead("a field value holds a control character")
 
 
 def _too_long(length: int, limit: int) -> None:
@@ -147,29 +154,12 @@ class Head:
                 return value
         raise InvalidArgument(f"no field {name[:64]!r}")
 
-    def insert(self, box: Sandbox, name: bytes, value: bytes) -> None:
-        """Make `value` the field's only one."""
-        for field in self.headers:
-            if field[0] == name:
-                self.replace(box, name, [value])
-                return
-        self.append(box, name, value)
-
-    def append(self, box: Sandbox, name: bytes, value: bytes) -> None:
-        """Add a value after the field's others."""
-        headers = self.headers
-        size = self.size + len(name) + len(value)
-        if size + FIELD_OVERHEAD * (len(headers) + 1) > FREE:
-            self._admit(box, size, len(headers) + 1)
-        self.size = size
-        headers.append((name, value))
-
     def replace(self, box: Sandbox, name: bytes, values: list[bytes]) -> None:
         """Make `values` the field's values; none at all removes it."""
         headers = [field for field in self.headers if field[0] != name]
         headers += [(name, value) for value in values]
         size = sum(len(name) + len(value) for name, value in headers)
-        self._admit(box, size, len(headers))
+        self.admit(box, size, len(headers))
         self.size, self.headers = size, headers
 
     def remove(self, box: Sandbox, name: bytes) -> None:
@@ -183,7 +173,7 @@ class Head:
             box.hold(-self.cost)
             self.cost = 0
 
-    def _admit(self, box: Sandbox, size: int, count: int) -> None:
+    def admit(self, box: Sandbox, size: int, count: int) -> None:
         """Charge for that much in all, or raise LimitExceeded before anything has changed."""
         limits = box.limits
         if size > limits.head_bytes and size > self.size:

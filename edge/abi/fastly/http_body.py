@@ -149,11 +149,14 @@ async def append(box: Sandbox, dest: U32, source: U32) -> None:
     if type(target) is StreamingBody:
         del box.items[source]
         body = target.body
-        if body.is_full:
-            await body.wait_room()
-        if body.error is not None:
+        try:
+            if body.is_full:
+                await body.wait_room()
+            if body.error is not None:
+                raise body.error
+        except BaseException:  # a guest that is killed here must not leave bytes charged
             taken.discard()
-            raise body.error
+            raise
     else:
         body = writable(box, dest)
         del box.items[source]

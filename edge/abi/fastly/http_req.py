@@ -38,9 +38,9 @@ def body_downstream_get(box: Sandbox) -> tuple[U32, U32]:
     """Handles of the client's request and its body; the same ones at each call."""
     handles = box.client_handles
     if handles is None:
-        request = box.items.insert(GuestRequest(box, from_client=True))
-        body = box.items.insert(box.downstream.body)
-        handles = box.client_handles = (request, body)
+        items = box.items
+        request = items.insert(GuestRequest(box, from_client=True))
+        handles = box.client_handles = (request, items.insert(box.downstream.body))
     return handles
 
 

@@ -8,12 +8,11 @@ from typing import Annotated
 from edge.abi.codec import U16, U32, Choice, Handle, OutOctets
 from edge.abi.fastly.fields import declare_field_calls
 from edge.abi.fastly.heads import FramingMode, GuestResponse, HttpVersion, Response
-from edge.abi.fastly.http_body import normal_body
 from edge.abi.fastly.ready import StreamingBody
 from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
-from edge.errors import Failed, InvalidArgument, Missing
+from edge.errors import BadHandle, Failed, InvalidArgument, Missing
 from edge.http.body import Body
 from edge.http.message import ResponseHead
 
@@ -109,7 +108,9 @@ def send_downstream(box: Sandbox, response: TakenResponse, body: U32, streaming:
     """
     if streaming > 1:
         raise InvalidArgument(f"streaming is 0 or 1, not {streaming}")
-    source = normal_body(box, body)
+    source = box.items[body]
+    if source.__class__ is not Body:
+        raise BadHandle(f"handle {body} is not a body that can be sent")
     downstream = box.downstream
     status = response.status
     if downstream.responded:
@@ -133,5 +134,6 @@ def send_downstream(box: Sandbox, response: TakenResponse, body: U32, streaming:
         box.items[body] = StreamingBody(source)
     else:
         del box.items[body]
-    response.release(box)
+    if response.cost:
+        response.release(box)
     downstream.respond(head, source)

@@ -224,6 +224,18 @@ async def test_append_to_a_stream_waits_for_room_and_then_moves_without_copying(
     assert guest.client.sent == b"the end"
 
 
+@in_loop
+async def test_a_guest_that_is_killed_while_it_appends_gives_its_bytes_back() -> None:
+    guest = FastlyGuest()
+    body, sent = streaming(guest)
+    sent.write(b"x" * HIGH_WATER)
+    assert guest.begin("http_body.append", body, guest.body(b"y" * 1000)) is None
+    guest.cancel()
+    guest.made.box.close()
+    sent.discard()
+    assert guest.made.account.held == 0
+
+
 def test_known_length_is_told_only_when_it_is_certain() -> None:
     guest, body, incoming = live_request()
     out = guest.room(8)
