@@ -11,97 +11,26 @@ stream: `{"info": ..., "bytes": n, "notes": [...]}` or `{"refused": "one line"}`
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import resource
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from edge.errors import ModuleRefused
 from edge.runtime.compile_bounds import EXIT_OK, EXIT_REFUSED, Bounds
-from edge.runtime.inspect import ModuleInfo, explain, inspect, recognise
-from edge.runtime.rewrite import count_refusals
-from edge.runtime.sections import MalformedModule
 
 # stdin, stdout, stderr and what the engine opens for itself while it starts (measured: 3).
 MAX_DESCRIPTORS = 32
-
-
-def prepare(wasm: bytes) -> bytes:
-    """The binary that is compiled instead of `wasm`; facts are read from the original.
-
-    `wasm` itself when refused growth cannot be counted in it.  The artifact then lacks the counters
-    and `edge.runtime.endings` infers memory limits from the size of the memory.
-    """
-    try:
-        return count_refusals(wasm)
-    except MalformedModule:
-        return wasm
-
-
-def compile_module(
-    data: bytes, *, max_bytes: int, exceptions: bool = False
-) -> tuple[ModuleInfo, bytes]:
-    """Facts and artifact of a module, text or binary.  Raises ModuleRefused with one line."""
-    import wasmtime
-
-    from edge.runtime.engine import compiling_engine
-
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        wasm = data if recognise(data, max_bytes=max_bytes) else _from_text(data)
-        engine = compiling_engine(exceptions=exceptions)
-        # First the module as it is, so that the author's own bytes are what a refusal talks about.
-        wasmtime.Module.validate(engine, wasm)
-        info = inspect(wasm, sha256=digest, size=len(data))
-        artifact = _compile(engine, wasm).serialize()
-    except wasmtime.WasmtimeError as error:
-        raise ModuleRefused(explain(str(error))) from error
-    return info, bytes(artifact)
-
-
-def _compile(engine: Any, wasm: bytes) -> Any:
-    import wasmtime
-
-    prepared = prepare(wasm)
-    try:
-        return wasmtime.Module(engine, prepared)
-    except wasmtime.WasmtimeError:
-        # What we add may be one function, export or global more than the engine takes.
-        if prepared is wasm:
-            raise
-        return wasmtime.Module(engine, wasm)
-
-
-def _from_text(data: bytes) -> bytes:
-    import wasmtime
-
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise ModuleRefused(f"text that is not UTF-8 at byte {error.start}") from None
-    try:
-        return bytes(wasmtime.wat2wasm(text))
-    except wasmtime.WasmtimeError as error:
-        raise ModuleRefused(_explain_text(str(error))) from None
-
-
-def _explain_text(message: str) -> str:
-    """The assembler answers with a picture of the line; its first line and the place say it all."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    place = next((line for line in lines if line.startswith("-->")), "")
-    numbers = place.rpartition(">:")[2].split(":")
-    where = f" at line {numbers[0]}, column {numbers[1]}" if len(numbers) == 2 else ""
-    return f"not valid WebAssembly text: {lines[0] if lines else 'no reason given'}{where}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the child; the parent passes `Bounds.arguments()`."""
     bounds = Bounds.read(sys.argv[1:] if arguments is None else arguments)
     notes = confine(bounds)
-    # One byte more than is taken: `recognise` says that there is too much.
+    from edge.runtime.translate import compile_module  # loads the engine's library: see `confine`
+
+    # One byte more than is taken: `compile_module` says that there is too much.
     data = sys.stdin.buffer.read(bounds.module_bytes + 1)
     try:
         info, artifact = compile_module(

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from edge.abi.handles import HandleTable
 from edge.abi.memory import GuestMemory
-from edge.errors import BadHandle, BufferTooSmall, InvalidArgument, LimitExceeded
+from edge.errors import BadHandle, BufferTooSmall, InvalidArgument
 
 # Names, keys, URLs: nothing legitimate is longer, and a copy of it must not take a time slice.
 MAX_TEXT = 65_535
@@ -87,21 +87,6 @@ class Span(Codec):
 
 def _too_long(length: int, limit: int) -> None:
     raise InvalidArgument(f"{length} bytes where at most {limit} are allowed")
-
-
-def _header_too_long(length: int, limit: int) -> None:
-    raise LimitExceeded(f"a header value of {length} bytes; {limit} allowed", limit="limits.head")
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderSpan(Span):
-    """Header value bytes: over the limit is LIMITEXCEEDED, and nothing is copied."""
-
-    def lift(self, raw: Sequence[str], target: str, names: Names) -> list[str]:
-        lines = Span.lift(self, raw, target, names)
-        too_long = names.bind(_header_too_long, "too_long")
-        lines[0] = f"if {raw[1]} > {self.limit}: {too_long}({raw[1]}, {self.limit})"
-        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +322,6 @@ U16 = Annotated[int, Int(width=2)]
 U32 = Annotated[int, Int()]
 U64 = Annotated[int, Int(wasm="I", width=8)]  # parameter: i64; result: 8 bytes
 Bytes = Annotated[bytes, Span()]
-HeaderValue = Annotated[bytes, HeaderSpan(limit=69_000)]
 Str = Annotated[str, Text()]
 Input = Annotated[Region, Wrapped(Region, "ii")]  # read in pieces
 Data = Annotated[bytes | Region, Bulk()]  # bytes up to MAX_MOVE, a Region above

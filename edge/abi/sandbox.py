@@ -1,7 +1,7 @@
 """Sandbox: everything the host holds on behalf of one guest while it serves one request.
 
-It knows no dialect: each family of hostcalls keeps its own tables here through `table`, made on
-first use, so that a request pays only for what its guest touches.
+It knows no dialect: what a guest can name stands in one table of handles, `items`, and a family of
+hostcalls that keeps more than that puts it into `extras`.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ class Dispatcher:
         self._no_service = cells.block(NO_SERVICE_BLOCK, exact_codes=exact_codes)
         self._routes = RouteTable([])
         self._deployed: tuple[Deployed, ...] = ()
+        self._retired: list[Deployed] = []  # with requests that began before a newer snapshot
         self._queues: dict[Deployed, None] = {}  # those with waiting visits, in turn
         self._queue_depth = 0
         self._sweep: asyncio.TimerHandle | None = None
@@ -106,8 +107,15 @@ class Dispatcher:
 
     def commit(self, prepared: Prepared) -> None:
         """Swap one reference.  Requests under way end in the version they began in."""
+        kept = set(prepared.deployed)
+        self._retired += [
+            deployed
+            for deployed in self._deployed
+            if deployed not in kept and (deployed.active or deployed.waiting)
+        ]
         self._routes = prepared.routes
         self._deployed = prepared.deployed
+        self.publish()
         self.clock_resolution_ns = prepared.clock_resolution_ns
         self.generation = prepared.generation
         self._cells.set(Gauge.GENERATION, prepared.generation)
@@ -333,8 +341,14 @@ class Dispatcher:
         cells.set(Gauge.QUEUE_DEPTH, self._queue_depth)
         cells.set(Gauge.GUEST_MEMORY_BYTES, runtime.memory_bytes)
         cells.set(Gauge.HOST_BYTES, self.ledger.held)
-        for deployed in self._deployed:
-            deployed.block.set_in_flight(deployed.active + len(deployed.waiting))
+        in_flight: dict[int, int] = {}
+        # By series: a new limit makes a new `Deployed` that counts in the same block.
+        for deployed in (*self._retired, *self._deployed):
+            series = deployed.version.series
+            in_flight[series] = in_flight.get(series, 0) + deployed.active + len(deployed.waiting)
+        for series, count in in_flight.items():
+            self._cells.block(series).set_in_flight(count)
+        self._retired = [d for d in self._retired if d.active or d.waiting]
 
     def shut_down(self) -> None:
         """The drain deadline has passed: end every guest that is left."""

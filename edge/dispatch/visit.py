@@ -41,29 +41,18 @@ _SOFT_LIMITS = {
 
 
 class Visit:
-    """State of one admitted or waiting request."""
+    """State of one admitted or waiting request.  Not slotted: class-level defaults cost nothing."""
 
-    __slots__ = (
-        "account",
-        "deadline",
-        "deployed",
-        "dispatcher",
-        "exchange",
-        "guest",
-        "outcome",
-        "queued_at",
-        "queue_ns",
-    )
+    guest: Guest | None = None
+    outcome: Outcome | None = None  # set when the guest has ended, or never begins
+    queue_ns = 0
+    queued_at = 0
+    deadline = 0.0
 
     def __init__(self, dispatcher: Dispatcher, exchange: Exchange, deployed: Deployed) -> None:
         self.dispatcher = dispatcher
         self.exchange = exchange
         self.deployed = deployed
-        self.guest: Guest | None = None
-        self.outcome: Outcome | None = None  # set when the guest has ended, or never begins
-        self.queue_ns = 0
-        self.queued_at = 0
-        self.deadline = 0.0
 
     def start(self) -> None:
         """Run the guest.  A slot has been counted for it."""
@@ -71,26 +60,23 @@ class Visit:
         template = deployed.template
         assert template is not None
         limits = deployed.limits
-        self.account = Account(dispatcher.ledger, limits.host_memory)
         box = Sandbox(
             service=deployed.service,
             version=deployed.version.number,
             limits=limits,
             downstream=exchange if not deployed.timing else TimedDownstream(exchange, self),
-            account=self.account,
+            account=Account(dispatcher.ledger, limits.host_memory),
             log_line=dispatcher.log_line,
             clock_resolution_ns=dispatcher.clock_resolution_ns,
         )
         exchange.on_end = self.exchange_ended
         exchange.on_gone = self.client_gone
-        exchange.on_output_limit = self.output_limit
-        exchange.on_body_limit = self.body_limit
         exchange.max_response_bytes = limits.response
-        if exchange.max_request_body > limits.request_body and not exchange.limit_request_body(
-            limits.request_body
-        ):
-            self._refuse_body()
-            return
+        if exchange.content_length != 0:
+            exchange.on_body_limit = self.body_limit
+            if not exchange.limit_request_body(limits.request_body):
+                self._refuse_body()
+                return
         if deployed.is_cgi:
             box.extras["cgi"] = Cgi(box)
         self.guest = dispatcher.runtime.start(template, box, self.guest_ended)
@@ -116,9 +102,16 @@ class Visit:
             self._record()
 
     def exchange_ended(self) -> None:
-        """Called by the exchange exactly once."""
+        """Called by the exchange exactly once.  A guest that has answered may work on."""
+        exchange = self.exchange
         if self.outcome is not None:
+            if exchange.over_output:
+                self.outcome = self._output_outcome()
             self._record()
+        elif exchange.over_output:
+            self._end_for(self._output_outcome())
+        elif exchange.refusal is not None:  # its body broke HTTP: the client has its answer
+            self._end_for(Outcome(Ending.BAD_REQUEST, exchange.refusal.reason))
 
     def client_gone(self) -> None:
         """The client left early: its sandbox has nobody to work for."""
@@ -130,15 +123,13 @@ class Visit:
             self.dispatcher.forget(self)
             self.outcome = CLIENT_GONE
 
-    def output_limit(self) -> None:
-        self._end_for(
-            Outcome(
-                Ending.OUTPUT_LIMIT,
-                "the response was larger than allowed",
-                write_bytes(self.exchange.bytes_out),
-                write_bytes(self.deployed.limits.response),
-                self.deployed.setting("response"),
-            )
+    def _output_outcome(self) -> Outcome:
+        return Outcome(
+            Ending.OUTPUT_LIMIT,
+            "the response was larger than allowed",
+            write_bytes(self.exchange.bytes_out),
+            write_bytes(self.deployed.limits.response),
+            self.deployed.setting("response"),
         )
 
     def body_limit(self) -> None:
@@ -193,6 +184,7 @@ class Visit:
             self.exchange, self.deployed, self.guest, self.outcome,
         )  # fmt: skip
         assert outcome is not None
+        self.guest = None  # no cycle is left behind
         if exchange.gone and outcome is OK:
             outcome = CLIENT_GONE
         wall_ns = now - exchange.started_ns

@@ -14,8 +14,18 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, PyDLL, c_bool, c_char, c_char_p, c_int, c_long, c_size_t, c_uint8
-from ctypes import c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    PyDLL,
+    c_bool,
+    c_char,
+    c_char_p,
+    c_int,
+    c_long,
+    c_size_t,
+    c_uint8,
+    c_void_p,
+)
 from struct import Struct
 from typing import Any, Final
 
@@ -113,7 +123,7 @@ _define_suspending = _declare(
 
 
 class _ByteVec(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("data", c_void_p)]  # noqa: RUF012  ctypes wants a list
+    _fields_ = [("size", c_size_t), ("data", c_void_p)]
 
 
 def address_of(owner: Any) -> int:
@@ -222,7 +232,7 @@ _SIGEV_THREAD = 2
 
 
 class _Sigevent(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("value", c_void_p),
         ("signo", c_int),
         ("notify", c_int),
@@ -233,11 +243,11 @@ class _Sigevent(ctypes.Structure):
 
 
 class _Timespec(ctypes.Structure):
-    _fields_ = [("seconds", c_long), ("nanoseconds", c_long)]  # noqa: RUF012
+    _fields_ = [("seconds", c_long), ("nanoseconds", c_long)]
 
 
 class _Itimerspec(ctypes.Structure):
-    _fields_ = [("interval", _Timespec), ("value", _Timespec)]  # noqa: RUF012
+    _fields_ = [("interval", _Timespec), ("value", _Timespec)]
 
 
 _timer_create = _libc.timer_create
@@ -255,7 +265,7 @@ class EpochTicker:
     without a word.  That is why the supervisor watches every worker's heartbeat.
     """
 
-    def __init__(self, engine: int, period_ns: int) -> None:
+    def __init__(self, engine: int) -> None:
         """Raises OSError when the kernel has no timer for us."""
         event = _Sigevent()
         event.value = engine
@@ -264,17 +274,22 @@ class EpochTicker:
         self._timer = c_void_p()
         if _timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)):
             raise OSError(ctypes.get_errno(), "timer_create for the epoch ticker failed")
-        self._on = _Itimerspec(_Timespec(0, period_ns), _Timespec(0, period_ns))
-        self._off = _Itimerspec(_Timespec(0, 0), _Timespec(0, 0))
         self.armed = False
+        self.period_ns = 0
 
-    def arm(self) -> None:
+    def arm(self, period_ns: int) -> None:
+        """Tick every `period_ns` (below a second) from now on."""
         self.armed = True
-        _timer_settime(self._timer, 0, ctypes.byref(self._on), None)
+        self._set(period_ns)
 
     def disarm(self) -> None:
         self.armed = False
-        _timer_settime(self._timer, 0, ctypes.byref(self._off), None)
+        self._set(0)
+
+    def _set(self, period_ns: int) -> None:
+        self.period_ns = period_ns
+        every = _Timespec(0, period_ns)
+        _timer_settime(self._timer, 0, ctypes.byref(_Itimerspec(every, every)), None)
 
     def close(self) -> None:
         """Must come before the engine can be freed: a tick into a freed engine is a crash."""

@@ -21,7 +21,7 @@ from edge.abi.sandbox import GuestExit, Sandbox
 from edge.abi.trampoline import Binding, Suspended, complete
 from edge.errors import ModuleRefused
 from edge.model.limits import Limits
-from edge.outcome import OK, Ending, Outcome
+from edge.outcome import OK, Outcome
 from edge.runtime import capi, endings
 from edge.runtime.capi import (
     VIEW,
@@ -48,6 +48,9 @@ from edge.runtime.template import HostLibrary, Template
 log = logging.getLogger("edge.runtime")
 
 TICK_NS = 1_000_000
+# While no guest needs a second slice a tick only has to catch the first that does, and each tick
+# is a thread that glibc starts: at 1 ms that cost a hello world a tenth of its throughput.
+LAZY_TICK_NS = 4_000_000
 IDLE_SECONDS = 0.1  # without a slice for this long the ticker is disarmed: it costs 2 % of a core
 # A guest that was suspended pays for the thread time since the slice before its own: the timer, the
 # future's callback, the loop's turn.  That is 3 us on a busy thread and 57 us on one that slept, so
@@ -125,7 +128,7 @@ class Runtime:
         self._slots: list[Slot] = []
         self._scheduler: Scheduler[Guest] = Scheduler(loop, self._slice)
         self._deadlines: Deadlines[Guest] = Deadlines(loop, self._expire)
-        self._ticker = capi.EpochTicker(self._engine_at, TICK_NS)
+        self._ticker = capi.EpochTicker(self._engine_at)
         self._slices_seen = 0
         self._slices = 0
         self._slice_ended = 0  # thread time
@@ -134,7 +137,8 @@ class Runtime:
         self.parked = 0  # of those, suspended in a hostcall
         self.memory_bytes = 0  # linear memory of the guests that outlived their first slice
         self.lasting: set[Guest] = set()  # those guests
-        self.on_memory: Callable[[], None] | None = None  # told after a slice that changed what is held
+        # Told after a slice that changed what is held for a guest.
+        self.on_memory: Callable[[], None] | None = None
 
     # Templates ------------------------------------------------------------------------------
 
@@ -196,6 +200,8 @@ class Runtime:
 
     def _keep(self, guest: Guest) -> None:
         """It needs more than one slice: give it a deadline and account for its memory."""
+        if self._ticker.period_ns != TICK_NS:
+            self._ticker.arm(TICK_NS)
         guest.lasting = True
         self.lasting.add(guest)
         self._deadlines.add(self._loop.time() + guest.template.limits.wall, guest)
@@ -239,7 +245,15 @@ class Runtime:
         self._running_cells[self._running_at] = 0
         current.guest = None
         if done:
-            self._finish(guest)
+            if (
+                guest.phase is _CALLING
+                and guest.doom is None
+                and guest.fault is None
+                and _TRAP_AND_ERROR.unpack_from(WINDOW, guest.slot.trap) == _NEITHER
+            ):
+                self._end_at_once(guest)
+            else:
+                self._finish(guest)
         elif guest.doom is not None:
             self.end(guest, guest.doom)
         else:
@@ -386,6 +400,22 @@ class Runtime:
             _TRAP_AND_ERROR.pack_into(WINDOW, guest.slot.trap, 0, 0)
         self.end(guest, outcome)
 
+    def _end_at_once(self, guest: Guest) -> None:
+        """`end` for a guest that returned in its first slice, holding nothing but its store."""
+        guest.ended = True
+        guest.memory_peak = memory_size(guest.context, guest.slot.memory)
+        guest.phase = _ENDED
+        future_delete(guest.future)
+        guest.box.memory.close()
+        store_delete(guest.store)
+        guest.store = guest.future = 0
+        self._slots.append(guest.slot)
+        self.live -= 1
+        told, guest.on_end = guest.on_end, None
+        guest.box.meter = _ENDED_METER
+        assert told is not None
+        told(guest, OK)
+
     def end(self, guest: Guest, outcome: Outcome) -> None:
         """End a guest now, whatever it does.  From inside its own hostcall: as soon as it yields.
 
@@ -471,13 +501,15 @@ class Runtime:
     # The ticker -----------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        self._ticker.arm()
+        self._ticker.arm(TICK_NS if self.lasting else LAZY_TICK_NS)
         self._rest_timer = self._loop.call_later(IDLE_SECONDS, self._rest)
 
     def _rest(self) -> None:
         """Disarm the ticker once nothing has run for a while."""
         if self._slices != self._slices_seen or not self._scheduler.is_idle:
             self._slices_seen = self._slices
+            if not self.lasting and self._ticker.period_ns == TICK_NS:
+                self._ticker.arm(LAZY_TICK_NS)
             self._rest_timer = self._loop.call_later(IDLE_SECONDS, self._rest)
         else:
             self._ticker.disarm()

@@ -68,6 +68,7 @@ class Exchange:
     ended = False  # `on_end` has been or is being called
     gone = False  # the client left before the response was complete
     failed = False  # the response was cut short
+    over_output = False  # because it was larger than allowed
     status = 0  # of the final response; 0: none
     response_start_ns = 0  # perf_counter_ns when the final head was written; 0: never
     bytes_in = 0  # of body, decoded
@@ -276,6 +277,7 @@ class Exchange:
 
     def exceed_output(self) -> None:
         """The response is larger than allowed: say so, and end it visibly."""
+        self.over_output = True
         if self.on_output_limit is not None:
             self.on_output_limit()
         if not self.responded:

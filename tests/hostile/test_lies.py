@@ -34,7 +34,9 @@ NONSENSE: tuple[tuple[int, ...], ...] = (
     (-1, 0),
     (-16, 32),  # a sum that wraps around in 32 bits
     (1, EDGE - 8, 8),
-    (1, 64, 8, 128, 16),  # the handles that exist, and text that is not UTF-8
+    (1, 64, 8, 128, 16),  # handles that exist, and text that is not UTF-8
+    (2, 64, 8, 128, 16),
+    (3, 64, 8, 128, 16),
     (1, 0, 100, 65000, 4, 65500),
 )
 # The first of each kind exists, so that lies are told about living things as well.

@@ -36,7 +36,8 @@ LOOPS = {
         "(loop (drop (call $http_body.close (i32.const 77))) (br 0))", "http_body.close"
     ),
     "clock_readings": program(
-        "(loop (drop (call $wasi.clock_time_get (i32.const 1) (i64.const 0) (i32.const 8))) (br 0))",
+        "(loop (drop (call $wasi.clock_time_get (i32.const 1) (i64.const 0) (i32.const 8)))"
+        " (br 0))",
         "wasi.clock_time_get",
     ),
     "yields": program("(loop (drop (call $wasi.sched_yield)) (br 0))", "wasi.sched_yield"),

@@ -58,9 +58,7 @@ def test_a_service_s_own_memory_limit_holds_in_a_larger_pool(lab: Arena) -> None
 
 def test_one_huge_refused_grow_in_a_small_module_is_the_reason_of_its_trap(lab: Arena) -> None:
     run = lab.run(
-        program(
-            "(if (i32.eq (memory.grow (i32.const 65535)) (i32.const -1)) (then unreachable))"
-        )
+        program("(if (i32.eq (memory.grow (i32.const 65535)) (i32.const -1)) (then unreachable))")
     )
     assert run.ending is Ending.MEMORY_LIMIT
     assert run.guest is not None

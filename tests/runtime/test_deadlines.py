@@ -63,7 +63,7 @@ class Bench:
         self.loop = HandLoop()
         self.expired: list[FakeGuest] = []
         self.deadlines: Deadlines[FakeGuest] = Deadlines(
-            cast(asyncio.AbstractEventLoop, self.loop), self.expire
+            cast("asyncio.AbstractEventLoop", self.loop), self.expire
         )
 
     def expire(self, guest: FakeGuest) -> None:

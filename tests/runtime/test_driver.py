@@ -168,7 +168,7 @@ def test_a_hostcall_that_waits_gets_its_result_to_the_guest(bench: Bench) -> Non
         "(call $must (call $wait (i32.const 5) (i32.const 8)))"
         "(if (i32.ne (i32.load (i32.const 8)) (i32.const 47)) (then unreachable))"
     )
-    assert run.outcome is None
+    assert not run.endings
     assert bench.arena.runtime.parked == 1
     bench.gates[0].set_result(42)
     bench.arena.finish(run)
@@ -205,9 +205,7 @@ def test_a_waiting_guest_uses_no_cpu_and_holds_up_nobody(bench: Bench) -> None:
 
 
 def test_a_suspension_in_the_start_function_works(bench: Bench) -> None:
-    run = bench.guest(
-        "nop", extra="(func $first (call $must (call $pause))) (start $first)"
-    )
+    run = bench.guest("nop", extra="(func $first (call $must (call $pause))) (start $first)")
     bench.arena.finish(run)
     assert run.outcome == OK
     idle(bench)
@@ -269,7 +267,12 @@ def test_killing_twice_ends_once(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "after",
-    ["(loop (br 0))", "nop", "unreachable", "(call $must (call $wait (i32.const 0) (i32.const 8)))"],
+    [
+        "(loop (br 0))",
+        "nop",
+        "unreachable",
+        "(call $must (call $wait (i32.const 0) (i32.const 8)))",
+    ],
     ids=["it_loops", "it_returns", "it_traps", "it_waits"],
 )
 def test_a_guest_killed_from_inside_its_own_hostcall_ends_with_the_slice(
@@ -353,8 +356,7 @@ def test_the_hook_for_memory_sees_the_guest_that_took_it(bench: Bench) -> None:
     runtime = bench.arena.runtime
 
     def look() -> None:
-        for guest in runtime.lasting:
-            seen.append((guest.memory_peak, guest.ended))
+        seen.extend((guest.memory_peak, guest.ended) for guest in runtime.lasting)
 
     runtime.on_memory = look
     run = bench.guest("(call $must (call $wait (i32.const 0) (i32.const 8)))")

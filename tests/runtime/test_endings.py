@@ -112,8 +112,12 @@ def test_a_trap_in_the_start_function_is_no_memory_limit(lab: Arena) -> None:
     # What a guest in its start function holds is not known and counted as the worst; its outcome
     # must not be.
     run = lab.run(
-        program("nop", "wasi.sched_yield", extra="""(func $first
-          (drop (call $wasi.sched_yield)) unreachable) (start $first)""")
+        program(
+            "nop",
+            "wasi.sched_yield",
+            extra="""(func $first
+          (drop (call $wasi.sched_yield)) unreachable) (start $first)""",
+        )
     )
     assert run.ending is Ending.TRAP
 

@@ -5,10 +5,12 @@ Messages for developers are made at deployment; this is the wall behind them.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 
 import pytest
 import wasmtime
+from wasmtime import _bindings
 
 from edge.errors import ConfigError
 from edge.runtime import engine
@@ -80,7 +82,7 @@ def test_a_refused_feature_does_not_compile(
     serving: wasmtime.Engine, compiling: wasmtime.Engine, feature: str
 ) -> None:
     wat, message = REFUSED[feature]
-    wasm = wasmtime.wat2wasm(wat)
+    wasm = bytes(wasmtime.wat2wasm(wat))
     for each in (serving, compiling):
         with pytest.raises(wasmtime.WasmtimeError, match=f"(?i){message}"):
             wasmtime.Module(each, wasm)
@@ -101,7 +103,7 @@ def test_what_the_compile_child_makes_loads_in_the_serving_engine(
 def test_every_feature_is_decided_and_none_is_left_to_a_default() -> None:
     declared = {
         name.removeprefix("wasmtime_config_").removesuffix("_set")
-        for name in dir(engine.raw)
+        for name in dir(_bindings)
         if name.startswith("wasmtime_config_wasm_") and name.endswith("_set")
     }
     # Off by default: an encoding of imports, and a custom section of advice.  The third means
@@ -135,7 +137,7 @@ def test_a_pool_that_cannot_fit_is_refused_in_words_with_a_number_that_does() ->
 
 
 def test_an_address_space_limit_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.resource, "getrlimit", lambda _: (64 * 2**30, 64 * 2**30))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64 * 2**30, 64 * 2**30))
     with pytest.raises(ConfigError, match="ulimit -v"):
         refuse_what_cannot_fit(PoolSettings(slots=100, memory_bytes=MIB, table_elements=1000))
     refuse_what_cannot_fit(PoolSettings(slots=10, memory_bytes=MIB, table_elements=1000))

@@ -8,10 +8,10 @@ import json
 import pytest
 import wasmtime
 
-from edge.compile_main import compile_module
 from edge.errors import ModuleRefused
 from edge.runtime.inspect import ModuleInfo, check, explain, recognise, spell
 from edge.runtime.sections import MalformedModule, read_sections
+from edge.runtime.translate import compile_module
 
 MIB = 1024 * 1024
 PROGRAM = '(memory (export "memory") 1) (func (export "_start"))'

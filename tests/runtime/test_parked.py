@@ -55,9 +55,7 @@ def resident() -> int:
 def test_a_thousand_parked_guests_are_all_answered(lab: Arena) -> None:
     template = lab.template(ECHO, limits=LIMITS)
     before = resident()
-    runs = [
-        lab.start(template, client=FakeDownstream(body=Body(live=True))) for _ in range(GUESTS)
-    ]
+    runs = [lab.start(template, client=FakeDownstream(body=Body(live=True))) for _ in range(GUESTS)]
     each = (resident() - before) / GUESTS
     assert lab.runtime.parked == lab.runtime.live == GUESTS
     assert all(run.outcome is None for run in runs)
@@ -73,9 +71,7 @@ def test_a_thousand_parked_guests_are_all_answered(lab: Arena) -> None:
 
 def test_a_thousand_parked_guests_can_be_killed_at_once(lab: Arena) -> None:
     template = lab.template(ECHO, limits=LIMITS)
-    runs = [
-        lab.start(template, client=FakeDownstream(body=Body(live=True))) for _ in range(GUESTS)
-    ]
+    runs = [lab.start(template, client=FakeDownstream(body=Body(live=True))) for _ in range(GUESTS)]
     for run in runs:
         assert run.guest is not None
         lab.runtime.end(run.guest, Outcome(Ending.SHUTDOWN))
@@ -89,8 +85,6 @@ def test_a_thousand_parked_guests_can_be_killed_at_once(lab: Arena) -> None:
 
 def test_a_thousand_wall_limits_at_once_are_met(lab: Arena) -> None:
     template = lab.template(ECHO, limits=replace(LIMITS, wall=0.3))
-    runs = [
-        lab.start(template, client=FakeDownstream(body=Body(live=True))) for _ in range(GUESTS)
-    ]
+    runs = [lab.start(template, client=FakeDownstream(body=Body(live=True))) for _ in range(GUESTS)]
     lab.finish(*runs)
     assert {run.ending for run in runs} == {Ending.WALL_LIMIT}

@@ -84,9 +84,7 @@ def test_globals_and_tables_of_the_last_guest_are_gone(lab: Arena) -> None:
         assert run.ending is Ending.OK
 
 
-def test_a_module_too_large_for_the_pool_is_refused_when_loaded(
-    lab: Arena, tmp_path: Path
-) -> None:
+def test_a_module_too_large_for_the_pool_is_refused_when_loaded(lab: Arena, tmp_path: Path) -> None:
     wat = program("nop", memory="33")
     artifact = tmp_path / "large"
     artifact.write_bytes(wasmtime.Module(compiling_engine(), wat).serialize())

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import wasmtime
 
-from edge import compile_main
-from edge.compile_main import compile_module, prepare
 from edge.errors import ModuleRefused
 from edge.model.limits import Limits
 from edge.outcome import Ending
-from edge.runtime import template
+from edge.runtime import translate
 from edge.runtime.instructions import find_grows
 from edge.runtime.rewrite import MEMORY_REFUSALS, TABLE_REFUSALS, count_refusals, number
 from edge.runtime.sections import MalformedModule, read_sections
+from edge.runtime.translate import compile_module, prepare
 from tests.support.guests import build, guests
 from tests.support.runtime import Arena, arena
 from tests.support.wasm_code import ENGINE, binary, bodies, is_valid, section, sections
@@ -295,15 +294,10 @@ def test_the_compile_child_compiles_the_counting_module() -> None:
 def test_what_the_engine_takes_only_without_counters_is_compiled_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compile_main, "prepare", lambda wasm: wasm[:-1])
+    monkeypatch.setattr(translate, "prepare", lambda wasm: wasm[:-1])
     _, artifact = compile_module(f"(module {PROGRAM})".encode(), max_bytes=MIB)
     exports = {item.name for item in wasmtime.Module.deserialize(ENGINE, artifact).exports}
     assert exports == {"memory", "_start"}
-
-
-def test_the_runtime_looks_for_the_names_that_are_added() -> None:
-    assert MEMORY_REFUSALS.encode() == template.MEMORY_REFUSALS
-    assert TABLE_REFUSALS.encode() == template.TABLE_REFUSALS
 
 
 # What the operator sees --------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Bench:
         self.loop = StepLoop()
         self.ran: list[FakeGuest] = []
         self.scheduler: Scheduler[FakeGuest] = Scheduler(
-            cast(asyncio.AbstractEventLoop, self.loop), self.run
+            cast("asyncio.AbstractEventLoop", self.loop), self.run
         )
 
     def run(self, guest: FakeGuest) -> None:
@@ -95,6 +95,18 @@ def test_a_new_guest_goes_before_those_of_its_service_that_have_burnt_a_slice(
     bench.ran.clear()
     bench.turns(1)
     assert bench.ran[0] is late
+
+
+def test_a_short_guest_that_a_tick_interrupted_does_not_wait_for_all_that_come_later(
+    bench: Bench,
+) -> None:
+    interrupted = FakeGuest("shop", "interrupted", cpu_used=9_000, slices=1)
+    bench.scheduler.add(FakeGuest("shop", "earlier", slices=1))
+    bench.scheduler.add(interrupted)
+    for _ in range(5):
+        bench.scheduler.add(FakeGuest("shop", "later", slices=1))
+    bench.turns(1)
+    assert [guest.name for guest in bench.ran] == ["earlier", "interrupted"]
 
 
 def test_guests_of_one_service_advance_evenly(bench: Bench) -> None:
@@ -170,7 +182,7 @@ def test_a_bug_in_one_guest_s_ending_strands_no_other(monkeypatch: pytest.Monkey
             raise ZeroDivisionError
         run(guest)
 
-    bench.scheduler = Scheduler(cast(asyncio.AbstractEventLoop, bench.loop), run_or_raise)
+    bench.scheduler = Scheduler(cast("asyncio.AbstractEventLoop", bench.loop), run_or_raise)
     other = FakeGuest("shop", slices=1)
     bench.scheduler.add(broken)
     bench.scheduler.add(other)

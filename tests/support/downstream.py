@@ -36,9 +36,7 @@ FIRST_SERIES = 2
 class Town:
     """Services by name; each answers on the host of its name."""
 
-    def __init__(
-        self, pool: PoolSettings = SMALL_POOL, *, memory_budget: int = 1 << 40
-    ) -> None:
+    def __init__(self, pool: PoolSettings = SMALL_POOL, *, memory_budget: int = 1 << 40) -> None:
         self.arena = Arena(pool)
         self.shared = SharedCells.create(1, 16)
         self.cells = self.shared.worker(0)
@@ -57,18 +55,14 @@ class Town:
         self._versions: list[Version] = []
         self._clients: list[Driven] = []
 
-    def deploy(
-        self, directory: Path, name: str, wat: str, limits: Limits = DEFAULT_LIMITS
-    ) -> None:
+    def deploy(self, directory: Path, name: str, wat: str, limits: Limits = DEFAULT_LIMITS) -> None:
         """Compile the way deployment does, and serve it beside what is there."""
         code = wasmtime.Module(self._compiler, count_refusals(bytes(wasmtime.wat2wasm(wat))))
         artifact = directory / f"{name}.artifact"
         artifact.write_bytes(code.serialize())
         service = Service(name, Path(f"{name}.wasm"), (Route(host=name),), limits)
         series = FIRST_SERIES + len(self._versions)
-        self._versions.append(
-            Version(service, 1, sha256=name, artifact=artifact, series=series)
-        )
+        self._versions.append(Version(service, 1, sha256=name, artifact=artifact, series=series))
         snapshot = Snapshot(len(self._versions), Settings(), tuple(self._versions))
         self.dispatcher.commit(
             self.dispatcher.prepare(snapshot, lambda version: str(version.artifact))

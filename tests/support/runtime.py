@@ -56,7 +56,7 @@ def hostcall(name: str) -> Hostcall:
 
 
 def invocation(name: str, *values: int) -> str:
-    """WAT that calls a hostcall with `values`, repeated as often as needed, and drops its answer."""
+    """WAT that calls a hostcall with `values`, repeated as needed, and drops its answer."""
     declared = hostcall(name)
     arguments = " ".join(
         f"({_WASM_TYPES[letter]}.const {values[at % len(values)]})"
