@@ -247,6 +247,7 @@ class Runtime:
         if done:
             if (
                 guest.phase is _CALLING
+                and not guest.lasting  # it is when it had to queue for its first slice
                 and guest.doom is None
                 and guest.fault is None
                 and _TRAP_AND_ERROR.unpack_from(WINDOW, guest.slot.trap) == _NEITHER
@@ -284,7 +285,7 @@ class Runtime:
         return done
 
     def _slice(self, guest: Guest) -> None:
-        """Let a guest that the scheduler chose run until it waits, its slice is over, or it ends."""
+        """Let a guest that was chosen run until it waits, its slice is over, or it ends."""
         if guest.phase is _NEW:
             self._launch(guest)
             return

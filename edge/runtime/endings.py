@@ -139,7 +139,7 @@ def _table(guest: Guest) -> Outcome | None:
 
 
 def _count(guest: Guest, export: str) -> int:
-    """The value of one of the counters that our compile step adds; 0 before there is an instance."""
+    """The value of a counter that our compile step adds; 0 before there is an instance."""
     if guest.phase is not Phase.CALLING:
         return 0
     slot = guest.slot

@@ -193,16 +193,16 @@ async def per_call(
     return _rounds(name, [await run(full) - floor for _ in range(9)], target)
 
 
-async def javascript(bench: Bench) -> list[Figure]:
+async def javascript(bench: Bench, module: bytes) -> list[Figure]:
     """The official JavaScript SDK's hello world: 11.5 MB of Wasm."""
-    template = bench.template(build("js/hello").read_bytes())
+    template = bench.template(module)
     figures = [instantiation(bench, "store + instantiate + teardown, JS hello", template, 15)]
     cpu = [(await bench.whole(template)).cpu_used / 1000 for _ in range(100)]
     figures.append(_rounds("JS hello, CPU of a whole request's sandbox", cpu))
     return figures
 
 
-async def measure(bench: Bench, *, with_javascript: bool) -> list[Figure]:
+async def measure(bench: Bench, js: bytes | None) -> list[Figure]:
     """All figures, in the order of the table."""
     hello = bench.template(bytes(wasmtime.wat2wasm((GUESTS / "wat" / "hello.wat").read_text())))
     await bench.whole(hello)
@@ -244,8 +244,8 @@ async def measure(bench: Bench, *, with_javascript: bool) -> list[Figure]:
             "wasi.sched_yield",
         ),
     ]
-    if with_javascript:
-        figures += await javascript(bench)
+    if js is not None:
+        figures += await javascript(bench, js)
     return figures
 
 
@@ -275,10 +275,12 @@ def table(figures: list[Figure]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-js", action="store_true", help="leave the JavaScript guest out")
+    parser.add_argument("--js", type=Path, help="a JavaScript guest that is built already")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
+    js = None if arguments.no_js else (arguments.js or build("js/hello")).read_bytes()
     with _bench() as bench:
-        figures = bench.loop.run_until_complete(measure(bench, with_javascript=not arguments.no_js))
+        figures = bench.loop.run_until_complete(measure(bench, js))
     print(table(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(each) for each in figures], indent=1))

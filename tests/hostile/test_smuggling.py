@@ -132,3 +132,15 @@ def test_a_request_inside_an_unread_body_is_not_one() -> None:
     driven.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body))
     driven.send(body)
     assert [exchange.path for exchange in driven.exchanges] == [b"/"]
+
+
+def test_a_body_that_looks_like_the_last_head_is_still_a_body() -> None:
+    # A connection knows its last head again; what an earlier request's body holds is no head.
+    driven = Driven(hello)
+    driven.send(GET)
+    driven.send(GET)
+    driven.send(b"POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(GET))
+    driven.send(GET)
+    assert [exchange.path for exchange in driven.exchanges] == [b"/", b"/", b"/post"]
+    driven.send(GET)
+    assert len(driven.exchanges) == 4

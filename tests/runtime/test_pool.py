@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from edge.errors import ModuleRefused
 from edge.model.limits import DEFAULT_LIMITS
 from edge.outcome import Ending, Outcome
 from edge.runtime.engine import MIB, PoolSettings, compiling_engine
-from tests.support.runtime import Arena, arena, program
+from tests.support.runtime import Arena, Run, arena, program
 
 SLOTS = 3
-LIMITS = replace(DEFAULT_LIMITS, cpu=0.005, wall=0.02, memory=MIB)
+LIMITS = replace(DEFAULT_LIMITS, cpu=0.005, wall=20.0, memory=MIB)
+BRIEF = replace(LIMITS, wall=0.02)
 
 # Ways to end; each is tried more often than there are slots.
 WAYS = {
@@ -49,7 +51,7 @@ def lab() -> Iterator[Arena]:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_slot_comes_back_from_a_guest_that_ended_by(lab: Arena, way: str) -> None:
     wat, ending = WAYS[way]
-    template = lab.template(wat, limits=LIMITS)
+    template = lab.template(wat, limits=BRIEF if ending is Ending.WALL_LIMIT else LIMITS)
     for _ in range(SLOTS + 2):
         runs = [lab.start(template) for _ in range(SLOTS)]
         lab.finish(*runs)
@@ -65,6 +67,27 @@ def test_slots_come_back_from_guests_that_were_killed(lab: Arena) -> None:
             lab.runtime.end(run.guest, Outcome(Ending.CLIENT_GONE))
             assert run.ending is Ending.CLIENT_GONE
     assert lab.runtime.live == 0
+
+
+def test_a_crowd_killed_at_random_moments_leaves_nothing(lab: Arena) -> None:
+    chance = random.Random(7)
+    templates = [lab.template(wat, limits=BRIEF) for wat, _ in WAYS.values()]
+    living: list[Run] = []
+    for _ in range(1500):
+        living = [run for run in living if run.outcome is None]
+        if len(living) < SLOTS:
+            living.append(lab.start(chance.choice(templates)))
+        elif chance.random() < 0.5:
+            victim = chance.choice(living)
+            assert victim.guest is not None
+            lab.runtime.end(victim.guest, Outcome(Ending.CLIENT_GONE))
+        else:
+            lab.turns(chance.randrange(3))
+    lab.finish(*living)
+    assert all(len(run.endings) == 1 for run in living)
+    assert lab.runtime.live == lab.runtime.parked == lab.runtime.memory_bytes == 0
+    assert not lab.runtime.lasting
+    assert lab.ledger.held == 0
 
 
 def test_globals_and_tables_of_the_last_guest_are_gone(lab: Arena) -> None:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,22 @@ DEADLINE = 30.0  # seconds for anything; a loaded machine is slow, a bug is for 
 class Server:
     """A running edge-server.  The kernel chooses its ports; its first log line tells them."""
 
-    def __init__(self, folder: Path, config: str, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
+    ) -> None:
+        """`under`: a command that runs the server's own, such as `setpriv` with its options."""
         self.folder = folder
         self.path = folder / "edge.yaml"
         self.path.write_text(config)
         self.lines: list[dict[str, Any]] = []
         self._rest = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge", "--config", str(self.path)],
+            [*under, sys.executable, "-m", "edge", "--config", str(self.path)],
             cwd=ROOT,
             env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
@@ -42,17 +50,17 @@ class Server:
         self.port = 0
         self.admin_port = 0
 
-    def wait_until_ready(self, workers: int = 1) -> None:
-        """Until this many workers have said that they serve."""
+    def wait_until_ready(self, workers: int = 1, *, seconds: float = DEADLINE) -> None:
+        """Until this many workers have said that they serve; `seconds` for each to say so."""
         first = self.wait_for("starting")
         self.port = int(first["fields"]["listen"].rpartition(":")[2])
         self.admin_port = int(first["fields"]["admin"].rpartition(":")[2])
         for _ in range(workers):
-            self.wait_for("worker ready")
+            self.wait_for("worker ready", seconds=seconds)
 
-    def wait_for(self, message: str) -> dict[str, Any]:
+    def wait_for(self, message: str, *, seconds: float = DEADLINE) -> dict[str, Any]:
         """The next line of the server's own whose message contains this."""
-        for line in self._read_lines():
+        for line in self._read_lines(seconds):
             if message in str(line.get("message", "")):
                 return line
         raise AssertionError(f"no line {message!r}; the log ends with {self.lines[-5:]}")
@@ -64,9 +72,13 @@ class Server:
                 return line
         raise AssertionError(f"no access record of {path}; the log ends with {self.lines[-5:]}")
 
-    def _read_lines(self) -> Iterator[dict[str, Any]]:
+    def records_for(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """The access records of the next `seconds`, as they come: reading them is the waiting."""
+        return (line for line in self._read_lines(seconds) if "status" in line)
+
+    def _read_lines(self, seconds: float = DEADLINE) -> Iterator[dict[str, Any]]:
         assert self.process.stdout is not None
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + seconds
         fd = self.process.stdout.fileno()
         while True:
             while b"\n" in self._rest:
@@ -156,12 +168,18 @@ class Server:
 
 @contextmanager
 def server(
-    folder: Path, config: str, *, workers: int = 1, env: Mapping[str, str] | None = None
+    folder: Path,
+    config: str,
+    *,
+    workers: int = 1,
+    env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
+    seconds: float = DEADLINE,
 ) -> Iterator[Server]:
-    """A server that is ready, and is gone afterwards."""
-    running = Server(folder, config, env=env)
+    """A server that is ready within `seconds`, and is gone afterwards."""
+    running = Server(folder, config, env=env, under=under)
     try:
-        running.wait_until_ready(workers)
+        running.wait_until_ready(workers, seconds=seconds)
         yield running
     finally:
         running.close()
