@@ -30,12 +30,12 @@ test: guests
 guests: $(VENV)/.test
 	$(BIN)/python -m tests.support.guests
 
-## make check    format, lint, types, layers
+## make check    format, lint, types, layers, links and sizes
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_repository.py
 
 ## make format   rewrite the files the way `make check` wants them
 format: $(VENV)/.test

@@ -18,7 +18,7 @@ class EdgeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a document: where (`services.shop.routes[1].path`), line (1-based), what."""
+    """One thing wrong with a document: where (`services.a.routes[1]`), line (from 1), what."""
 
     path: str
     message: str

@@ -32,7 +32,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One ending with its evidence; `setting` names what to change, e.g. `services.x.limits.cpu`."""
+    """One ending with its evidence; `setting` names what to change, say `services.x.limits.cpu`."""
 
     ending: Ending
     detail: str = ""

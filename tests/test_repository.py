@@ -42,7 +42,9 @@ SELF: Final = re.compile(r"`(test_\w+)`")
 
 def tracked() -> list[Path]:
     """What a clone has, and what will be in the next commit."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    # The checkout may belong to another user than the one who tests, as in a container.
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    command += ["--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     return sorted(ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file())
 

@@ -127,7 +127,7 @@ class _ByteVec(ctypes.Structure):
 
 
 def address_of(owner: Any) -> int:
-    """The pointer inside one of the wheel's objects; keep the object for as long as C may use it."""
+    """The pointer inside one of the wheel's objects; keep the object while C may use it."""
     return ctypes.cast(owner.ptr(), c_void_p).value or 0
 
 

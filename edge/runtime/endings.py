@@ -144,9 +144,7 @@ def _count(guest: Guest, export: str) -> int:
         return 0
     slot = guest.slot
     # The function's slot is free now: the call is over.
-    if not capi.export_get(
-        guest.context, slot.instance, *_COUNTERS[export], slot.func_extern
-    ):
+    if not capi.export_get(guest.context, slot.instance, *_COUNTERS[export], slot.func_extern):
         return 0
     owner, value = capi.buffer(32)
     capi.global_get(guest.context, slot.func, value)

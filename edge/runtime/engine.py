@@ -35,7 +35,7 @@ GUARD = 32 * MIB
 INSTANCE_BYTES = 1 * MIB
 
 # Bump when a rewrite or anything else outside Wasmtime's own settings changes what we compile.
-CODE_GENERATION = 2
+CODE_GENERATION = 3
 
 _FEATURES: dict[str, bool] = {
     # Allowed: what the toolchains of our guests emit.
@@ -57,6 +57,8 @@ _FEATURES: dict[str, bool] = {
     "wasm_custom_page_sizes": False,
     "wasm_wide_arithmetic": False,
     "wasm_component_model": False,
+    "wasm_compact_imports": False,
+    "wasm_branch_hinting": False,
 }
 
 

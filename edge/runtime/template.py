@@ -22,7 +22,6 @@ from edge.runtime.rewrite import MEMORY_REFUSALS
 _VALTYPES = {"i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64}
 
 
-
 @dataclass(slots=True, eq=False)
 class Template:
     """What one version of a service needs to start a guest.
@@ -42,9 +41,7 @@ class Template:
     imports_from: frozenset[str]  # import modules, which tell what a program was written for
 
     @classmethod
-    def of(
-        cls, service: str, limits: Limits, series: int, module: Any, linker: Any
-    ) -> Template:
+    def of(cls, service: str, limits: Limits, series: int, module: Any, linker: Any) -> Template:
         exports = {export.name: export.type for export in module.exports}
         _refuse_what_cannot_be_called(exports)
         linked = linker.instantiate_pre(module)
@@ -121,9 +118,7 @@ class HostLibrary:
             generate: Any = suspending if hostcall.suspends else immediate
             function = self._generated[key] = generate(hostcall, self._binding)
         functype = self._functype(hostcall.signature, hostcall.returns)
-        callback, error = define(
-            capi.address_of(linker), *key, capi.address_of(functype), function
-        )
+        callback, error = define(capi.address_of(linker), *key, capi.address_of(functype), function)
         self._callbacks.append(callback)
         if error:
             raise ModuleRefused(f"{key[0]}.{key[1]}: {capi.take_error(error)}")

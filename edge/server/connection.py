@@ -92,6 +92,7 @@ class Connection(Wire):
 
     def eof_received(self) -> bool:
         """The client has closed; like nginx we take that for leaving, answered or not."""
+        self.send_held()
         if self._exchange is not None:
             self.close_after = True
             self._client_left()

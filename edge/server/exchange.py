@@ -178,7 +178,7 @@ class Exchange:
         if body.account is not None:
             body.discard()
         self.response_start_ns = perf_counter_ns()
-        connection.write(message)
+        connection.write_soon(message)
         self.end_response()
 
     def abort(self) -> None:

@@ -106,6 +106,12 @@ class Member(Protocol):
     def abort(self) -> None: ...
 
 
+class Held(Protocol):
+    """A connection that keeps a response for the end of the turn."""
+
+    def send_held(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Front:
     """One listener's side of everything a connection needs."""
@@ -122,7 +128,16 @@ class Front:
     draining: bool = False
     members: set[Member] = field(default_factory=set)
     on_closed: list[Callable[[], None]] = field(default_factory=list)  # a descriptor came free
+    outbox: list[Held] = field(default_factory=list)  # connections with something to send
     clients: dict[bytes, int] = field(default_factory=dict)  # connections per untrusted address
+
+    def send_outbox(self) -> None:
+        """Send what connections kept for the end of the turn."""
+        outbox = self.outbox
+        if outbox:
+            self.outbox = []
+            for connection in outbox:
+                connection.send_held()
 
     def count(self, client: bytes) -> bool:
         """Count one more connection of this address; False, counting nothing, above its cap.

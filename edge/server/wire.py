@@ -17,6 +17,8 @@ from edge.http.request_view import Peer, peer_from
 from edge.server.front import ConnectionRefusal, Front, Timeout
 from edge.server.timers import NEVER
 
+# Responses kept for one write-out: more would make the first of them wait.
+MAX_OUTBOX = 8
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -26,6 +28,7 @@ class Wire(asyncio.Protocol):
     __slots__ = (
         "_counted",
         "_deaf",
+        "_held",
         "_lingered",
         "_peer",
         "_proxy_pending",
@@ -58,6 +61,7 @@ class Wire(asyncio.Protocol):
         self._deaf = False  # nothing that still arrives will be looked at
         self._lingered = 0  # bytes that arrived since
         self._waiting_for = Timeout.HEAD
+        self._held = b""  # a response that goes out at the end of this turn
         self._written = 0
         self._sent = -1
         self._stall = NEVER
@@ -104,7 +108,36 @@ class Wire(asyncio.Protocol):
         """Queue bytes; `write_paused` says when to stop.  Nothing happens once the client left."""
         transport = self._transport
         if transport is not None:
+            if self._held:
+                self.send_held()
             self.wrote = True
+            self._written += len(data)
+            transport.write(data)
+
+    def write_soon(self, data: bytes) -> None:
+        """`write` before this turn of the loop is over, together with what others have to send.
+
+        For whole small responses.  Each write to a client that sleeps wakes it: written one after
+        the other, most find it awake (measured: a fifth of the CPU per request on loopback).
+        """
+        if self._held or self._transport is None:
+            self.write(data)
+            return
+        self._held = data
+        self.wrote = True
+        front = self.front
+        outbox = front.outbox
+        outbox.append(self)
+        if len(outbox) == 1:
+            front.loop.call_soon(front.send_outbox)
+        elif len(outbox) >= MAX_OUTBOX:
+            front.send_outbox()
+
+    def send_held(self) -> None:
+        """Send what `write_soon` keeps, if anything."""
+        data, self._held = self._held, b""
+        transport = self._transport
+        if data and transport is not None:
             self._written += len(data)
             transport.write(data)
 
@@ -112,6 +145,8 @@ class Wire(asyncio.Protocol):
         """The same for several pieces, without joining them."""
         transport = self._transport
         if transport is not None:
+            if self._held:
+                self.send_held()
             self.wrote = True
             self._written += sum(map(len, pieces))
             transport.writelines(pieces)
@@ -123,6 +158,7 @@ class Wire(asyncio.Protocol):
     def abort(self) -> None:
         """Reset: the client sees that the message is unfinished, even one that ends by closing."""
         transport = self._transport
+        self.send_held()
         self._go_deaf()
         if transport is None or transport.is_closing():
             return
@@ -170,6 +206,8 @@ class Wire(asyncio.Protocol):
         self._go_deaf()
         if transport is None or transport.is_closing():
             return
+        if self._held:
+            self.send_held()
         if unread and transport.can_write_eof():
             transport.write_eof()
             self._wait(Timeout.KEEP_ALIVE, self.front.limits.linger_seconds)
@@ -185,6 +223,7 @@ class Wire(asyncio.Protocol):
             if busy:
                 self._pause_reading()
             elif self._transport is not None:
+                self.send_held()
                 self._transport.close()
 
     def _pause_reading(self) -> None:

@@ -27,14 +27,13 @@ PROGRAM = b'(module (memory (export "memory") 1) (func (export "_start")))'
 
 
 def run(state: Path, act: Callable[[Compiler], Awaitable[T]], **options: object) -> T:
-    python = str(options.pop("python", "")) or None
+    python = str(options.pop("python", sys.executable))
     settings = replace(Compile(), **options)  # type: ignore[arg-type]
 
     async def main() -> T:
         cache = ArtifactCache(state, fingerprint=engine.fingerprint())
         cache.start()
-        more = {"python": python} if python else {}
-        return await act(Compiler(cache, settings, max_module_bytes=20_000_000, **more))
+        return await act(Compiler(cache, settings, max_module_bytes=20_000_000, python=python))
 
     return uvloop.run(main())
 

@@ -20,6 +20,7 @@ from tests.support.server import DEADLINE
 
 # A thread that wakes waits for the interpreter at most this long, instead of 5 ms.
 SWITCH_SECONDS = 0.0002
+_STATUS = b"HTTP/1.1 200 OK\r\n"
 
 
 def request(host: str, path: str = "/", *, close: bool = False) -> bytes:
@@ -145,6 +146,51 @@ class Crowd:
         client.sendall(self._asked)
         client.setblocking(False)
         selector.register(client, selectors.EVENT_READ)
+
+
+def pump(port: int, host: str, requests: int, *, connections: int = 8, depth: int = 16) -> int:
+    """Ask `requests` times over keep-alive connections, `depth` at a time; how many got a 200.
+
+    AssertionError when a connection is closed or falls silent.
+    """
+    asked = request(host)
+    left, good = requests, 0
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as open_sockets:
+        expected: dict[socket.socket, int] = {}
+        tails: dict[socket.socket, bytes] = {}
+
+        def ask(client: socket.socket) -> None:
+            nonlocal left
+            count = min(depth, left)
+            left -= count
+            expected[client] = count
+            if count:
+                client.sendall(asked * count)
+
+        for _ in range(connections):
+            client = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+            open_sockets.enter_context(client)
+            selector.register(client, selectors.EVENT_READ)
+            tails[client] = b""
+            ask(client)
+        while any(expected.values()):
+            ready = selector.select(DEADLINE)
+            assert ready, f"silence after {good} answers of {requests}"
+            for key, _ in ready:
+                client = key.fileobj
+                assert isinstance(client, socket.socket)
+                data = client.recv(1 << 16)
+                assert data, f"closed after {good} answers of {requests}"
+                # Status lines may be cut by the border between two reads.
+                data = tails[client] + data
+                found = data.count(_STATUS)
+                whole = data.rfind(_STATUS) + len(_STATUS) if found else 0
+                tails[client] = data[max(whole, len(data) - len(_STATUS) + 1) :]
+                good += found
+                expected[client] -= found
+                if expected[client] == 0:
+                    ask(client)
+    return good
 
 
 @contextmanager

@@ -13,13 +13,15 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
 DEADLINE = 30.0  # seconds for anything; a loaded machine is slow, a bug is for ever
 
 
@@ -75,6 +77,26 @@ class Server:
     def records_for(self, seconds: float) -> Iterator[dict[str, Any]]:
         """The access records of the next `seconds`, as they come: reading them is the waiting."""
         return (line for line in self._read_lines(seconds) if "status" in line)
+
+    def discard_log_while(self, work: Callable[[], T]) -> T:
+        """Do `work` while somebody reads the log and keeps nothing of it."""
+        assert self.process.stdout is not None
+        fd = self.process.stdout.fileno()
+        done = threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                if select.select([fd], [], [], 0.1)[0]:
+                    data = self._rest + os.read(fd, 1 << 20)
+                    self._rest = data[data.rfind(b"\n") + 1 :]
+
+        reader = threading.Thread(target=read, name="log-reader")
+        reader.start()
+        try:
+            return work()
+        finally:
+            done.set()
+            reader.join(DEADLINE)
 
     def _read_lines(self, seconds: float = DEADLINE) -> Iterator[dict[str, Any]]:
         assert self.process.stdout is not None

@@ -176,7 +176,8 @@ class Driven:
 
     @property
     def received(self) -> bytes:
-        """All that the client has read."""
+        """All that the client has read once this turn of the loop is over."""
+        self.front.send_outbox()
         return bytes(self.transport.written)
 
     @property
