@@ -26,6 +26,7 @@ class Deployed:
         "limits",
         "name",
         "number",
+        "runs",
         "service",
         "template",
         "timing",
@@ -38,6 +39,7 @@ class Deployed:
     ) -> None:
         self.version = version
         self.template = template  # None: refused, and nothing of it can run
+        self.runs = template is not None and not version.quarantined
         self.block = block
         self.service: Service = version.service
         self.name = version.service.name

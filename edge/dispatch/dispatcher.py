@@ -159,7 +159,7 @@ class Dispatcher:
             return
         deployed = self._deployed[found]
         visit = Visit(self, exchange, deployed)
-        if deployed.template is None or deployed.version.quarantined:
+        if not deployed.runs:
             visit.refuse(self._why_not(deployed))
         elif self._has_slot(deployed):
             deployed.active += 1

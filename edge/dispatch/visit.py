@@ -95,6 +95,10 @@ class Visit:
                 exchange.respond(ResponseHead(), Body())
             else:
                 pages.answer(exchange, outcome)
+        elif outcome.ending is Ending.FAULT and not exchange.ended:
+            # We may have failed between taking the response and sending it: without this, a
+            # client waits for the rest for as long as it likes.
+            exchange.abort()
         box.close()
         self.outcome = outcome
         self.dispatcher.release(self.deployed)

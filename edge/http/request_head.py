@@ -72,7 +72,7 @@ def read_head(head: bytes, *, max_target: int, max_fields: int, scheme: bytes = 
         raise _diagnose(head, max_target)
     method, target, minor_digit, block = found.groups()
     if method not in METHODS:
-        raise Refused(BadRequest.METHOD, 501, f"method {method[:32].decode()} is not served here")
+        raise Refused(BadRequest.METHOD, 501, f"method {method[:32].decode()}, which is not served")
     if len(target) > max_target:
         raise _too_long(max_target)
     minor = 1 if minor_digit == b"1" else 0
@@ -211,7 +211,9 @@ def _diagnose(head: bytes, max_target: int) -> Refused:
     if (major, minor) not in ((b"1", b"0"), (b"1", b"1")):
         return Refused(BadRequest.VERSION, 505, "a version other than HTTP/1.0 and HTTP/1.1")
     if method not in METHODS:
-        return Refused(BadRequest.METHOD, 501, f"method {method[:32].decode()} is not served here")
+        return Refused(
+            BadRequest.METHOD, 501, f"method {method[:32].decode()}, which is not served"
+        )
     if re.fullmatch(rb"[!\x22\x24-\x7e]++", target) is None:
         return Refused(BadRequest.TARGET, 400, "a target with a space, fragment or odd byte")
     if len(target) > max_target:

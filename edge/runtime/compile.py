@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -26,6 +27,8 @@ from edge.runtime.artifacts import Artifact, ArtifactCache
 from edge.runtime.compile_bounds import EXIT_OK, EXIT_REFUSED, Bounds
 from edge.runtime.inspect import ModuleInfo, one_line, recognise
 from edge.settings import Compile
+
+log = logging.getLogger("edge.compile")
 
 MAX_HEADER_BYTES: Final = 8 * 1024**2
 # Machine code grows to 4 times its Wasm in the worst programs we met; small ones have a fixed part.
@@ -99,6 +102,8 @@ class Compiler:
 
     async def _compile(self, data: bytes) -> Compiled:
         self.compiled += 1
+        # An 11.5 MB service takes seconds: whoever watches a start should know what it waits for.
+        log.info("compiling", extra={"module_bytes": len(data)})
         bounds = Bounds(
             cpu_seconds=max(1, round(self._settings.cpu)),
             address_bytes=self._settings.memory,

@@ -78,6 +78,7 @@ class Scheduler(Generic[R]):
         self._wake()
 
     def _wake(self) -> None:
+        """See that a turn comes: it runs who waits, and a new burst may begin."""
         if not self._turn_pending:
             self._turn_pending = True
             self._loop.call_soon(self._turn)

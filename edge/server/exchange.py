@@ -156,17 +156,16 @@ class Exchange:
             self.responded = True
             body.discard()
             return
+        limit = self.max_response_bytes
+        data = body.whole(CHUNK if limit > CHUNK else limit)
         if (
-            not body.ended
-            or body.held > CHUNK
+            data is None
             or head.manual_framing
             or head.close
             or body.trailers
             or connection.receiving
             or status in _BODILESS
             or self.method == b"HEAD"
-            or (data := body.peek_all()) is None
-            or len(data) > self.max_response_bytes
         ):
             self._respond_at_length(connection, head, body)
             return
@@ -175,7 +174,7 @@ class Exchange:
         self.responded = True
         self.status = status
         self.bytes_out = len(data)
-        if body.account is not None:
+        if data:
             body.discard()
         self.response_start_ns = perf_counter_ns()
         connection.write_soon(message)

@@ -155,9 +155,7 @@ def _wait_for(running: Server, done: Callable[[], bool]) -> None:
 
 
 def _latency(seconds: list[float]) -> Latency:
-    return Latency(
-        len(seconds), percentile(seconds, 0.5), percentile(seconds, 0.99), max(seconds)
-    )
+    return Latency(len(seconds), percentile(seconds, 0.5), percentile(seconds, 0.99), max(seconds))
 
 
 def line(window: Window) -> str:

@@ -119,9 +119,7 @@ def test_a_huge_body_flows_through_a_sandbox_in_constant_memory(
     size = (10 if SOAK else 1) * 1_000_000_000
     limits = "limits: {cpu: 1h, wall: 1h, request_body: 11GiB, response: 11GiB}"
     more = "ceilings: {cpu: 1h}\n"
-    with server(
-        tmp_path, config_of(service("echo", ECHO, more=limits), more=more)
-    ) as running:
+    with server(tmp_path, config_of(service("echo", ECHO, more=limits), more=more)) as running:
         (pid,) = running.worker_pids()
         idle = resident(pid)
         forget_peak(pid)

@@ -177,8 +177,8 @@ def pump(port: int, host: str, requests: int, *, connections: int = 8, depth: in
             ready = selector.select(DEADLINE)
             assert ready, f"silence after {good} answers of {requests}"
             for key, _ in ready:
+                assert isinstance(key.fileobj, socket.socket)
                 client = key.fileobj
-                assert isinstance(client, socket.socket)
                 data = client.recv(1 << 16)
                 assert data, f"closed after {good} answers of {requests}"
                 # Status lines may be cut by the border between two reads.

@@ -1,0 +1,47 @@
+"""A bug of ours in the middle of a request: whatever it broke, no client is left waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.outcome import Ending
+from edge.server.exchange import Exchange
+from tests.support.downstream import outcome_of, status_of, town
+from tests.support.guests import GUESTS
+
+HELLO = (GUESTS / "wat" / "hello.wat").read_text()
+
+
+def _failing_once(monkeypatch: pytest.MonkeyPatch, *, taken: bool) -> Callable[..., None]:
+    """`Exchange.respond` with a bug in it; the next call finds the real one again."""
+    real = Exchange.respond
+
+    def respond(exchange: Exchange, *_: object) -> None:
+        monkeypatch.setattr(Exchange, "respond", real)
+        exchange.responded = taken
+        raise RuntimeError("a bug of ours")
+
+    return respond
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_fault_while_responding_ends_in_a_page_or_a_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+) -> None:
+    with town() as there:
+        there.deploy(tmp_path, "hello", HELLO)
+        monkeypatch.setattr(Exchange, "respond", _failing_once(monkeypatch, taken=taken))
+        client = there.ask("hello")
+        there.until(client)
+        assert there.count("hello", Ending.FAULT) == 1
+        if taken:
+            assert client.transport.aborted
+            assert client.received == b""
+        else:
+            assert (status_of(client), outcome_of(client)) == (500, "fault")
+            assert b"a bug of ours" not in client.received
+        again = there.ask("hello")
+        assert status_of(again) == 200
