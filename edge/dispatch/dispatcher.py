@@ -15,6 +15,7 @@ from time import perf_counter_ns, time
 from edge.abi.sandbox import Sandbox
 from edge.dispatch import pages
 from edge.dispatch.deployed import Deployed
+from edge.dispatch.reports import Reports
 from edge.dispatch.visit import Visit
 from edge.errors import ConfigError, ModuleRefused, Problem
 from edge.http.body import Ledger
@@ -70,6 +71,7 @@ class Dispatcher:
         self.clock_resolution_ns = 1000
         self.generation = 0
         self.draining = False
+        self.reports = Reports(loop.time)
         self._cells = cells
         self._guest_log = guest_log
         self._loop = loop

@@ -200,7 +200,12 @@ class Visit:
             calls = box.calls
             if box.limits_hit or box.log_dropped:
                 self._soft_limits(box)
-        ending = ENDING_OK if outcome is OK else ending_index(outcome.ending)
+        ending = ENDING_OK
+        if outcome is not OK:
+            ending = ending_index(outcome.ending)
+            self.dispatcher.reports.ended(
+                deployed.name, deployed.number, exchange.request_id, outcome
+            )
         deployed.block.record(
             method_index(exchange.method),
             exchange.status,
@@ -238,14 +243,18 @@ class Visit:
             )
 
     def _soft_limits(self, box: Sandbox) -> None:
-        block = self.deployed.block
-        for setting, count in box.limits_hit.items():
+        """Count and report the limits that the guest was told of; once each for a request."""
+        deployed = self.deployed
+        hits = dict(box.limits_hit)
+        if box.log_dropped:
+            hits["limits.log_bytes"] = box.log_dropped
+        for setting, count in hits.items():
             limit = _SOFT_LIMITS.get(setting)
             if limit is not None:
-                for _ in range(min(count, 1)):
-                    block.limit_hit(limit)
-        if box.log_dropped:
-            block.limit_hit(SoftLimit.LOG_BYTES)
+                deployed.block.limit_hit(limit)
+            self.dispatcher.reports.refused(
+                deployed.name, deployed.number, self.exchange.request_id, setting, count
+            )
 
 
 class TimedDownstream:
