@@ -139,6 +139,7 @@ class Serving:
                     proxies=proxies,
                     proxy_protocol=item.proxy_protocol,
                     on_bad_request=self._bad_request,
+                    hurried=runtime.is_crowded,
                 ),
                 loop,
             )

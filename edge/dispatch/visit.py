@@ -77,6 +77,7 @@ class Visit:
             if not exchange.limit_request_body(limits.request_body):
                 self._refuse_body()
                 return
+            exchange.body.adopt(box.account)  # what has arrived and is unread counts too
         if deployed.is_cgi:
             box.extras["cgi"] = Cgi(box)
         self.guest = dispatcher.runtime.start(template, box, self.guest_ended)

@@ -182,6 +182,10 @@ class Runtime:
         """The guest on the stack now, if a hostcall asks."""
         return self._current.guest
 
+    def is_crowded(self) -> bool:
+        """Guests are queued: what is put off until the loop's next callbacks waits for slices."""
+        return not self._scheduler.is_idle
+
     # Starting -------------------------------------------------------------------------------
 
     def start(self, template: Template, box: Sandbox, on_end: EndCallback) -> Guest:

@@ -112,6 +112,10 @@ class Held(Protocol):
     def send_held(self) -> None: ...
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Front:
     """One listener's side of everything a connection needs."""
@@ -125,6 +129,7 @@ class Front:
     scheme: bytes = b"http"
     proxy_protocol: bool = False
     on_bad_request: Callable[[BadRequestInfo], None] | None = None
+    hurried: Callable[[], bool] = _never  # whether what is put off would wait for something long
     draining: bool = False
     members: set[Member] = field(default_factory=set)
     on_closed: list[Callable[[], None]] = field(default_factory=list)  # a descriptor came free
