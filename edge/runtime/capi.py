@@ -258,7 +258,7 @@ _timer_delete = _libc.timer_delete
 _timer_delete.argtypes = [c_void_p]
 
 
-class EpochTicker:
+class EpochTimer:
     """Increments an engine's epoch from a POSIX timer, with no Python and no GIL involved.
 
     It fails open: glibc starts a thread per tick, and where threads are exhausted ticks vanish
@@ -274,27 +274,16 @@ class EpochTicker:
         self._timer = c_void_p()
         if _timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)):
             raise OSError(ctypes.get_errno(), "timer_create for the epoch ticker failed")
-        self.armed = False
-        self.period_ns = 0
 
-    def arm(self, period_ns: int) -> None:
-        """Tick every `period_ns` (below a second) from now on."""
-        self.armed = True
-        self._set(period_ns)
-
-    def disarm(self) -> None:
-        self.armed = False
-        self._set(0)
-
-    def _set(self, period_ns: int) -> None:
-        self.period_ns = period_ns
+    def set(self, period_ns: int) -> None:
+        """Tick every `period_ns` (below a second) from now on; 0 is never."""
         every = _Timespec(0, period_ns)
         _timer_settime(self._timer, 0, ctypes.byref(_Itimerspec(every, every)), None)
 
     def close(self) -> None:
         """Must come before the engine can be freed: a tick into a freed engine is a crash."""
         if self._timer.value is not None:
-            self.disarm()
+            self.set(0)
             _timer_delete(self._timer)
             self._timer = c_void_p(None)
 

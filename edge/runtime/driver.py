@@ -41,17 +41,13 @@ from edge.runtime.capi import (
     store_new,
 )
 from edge.runtime.engine import PoolSettings, serving_engine
-from edge.runtime.guest import EndCallback, Guest, Phase, Slot
+from edge.runtime.guest import ENDED_METER, EndCallback, Guest, Phase, Slot
 from edge.runtime.scheduler import TURN_NS, Deadlines, Scheduler
 from edge.runtime.template import HostLibrary, Template
+from edge.runtime.ticker import Ticker
 
 log = logging.getLogger("edge.runtime")
 
-TICK_NS = 1_000_000
-# While no guest needs a second slice a tick only has to catch the first that does, and each tick
-# is a thread that glibc starts: at 1 ms that cost a hello world a tenth of its throughput.
-LAZY_TICK_NS = 4_000_000
-IDLE_SECONDS = 0.1  # without a slice for this long the ticker is disarmed: it costs 2 % of a core
 # A guest that was suspended pays for the thread time since the slice before its own: the timer, the
 # future's callback, the loop's turn.  That is 3 us on a busy thread and 57 us on one that slept, so
 # a fixed fee would be wrong by far; never more than this, because it may be others' work as well.
@@ -68,19 +64,6 @@ _NEW, _INSTANTIATING, _CALLING, _ENDED = (
     Phase.CALLING,
     Phase.ENDED,
 )
-
-
-class _EndedMeter:
-    """The meter of a sandbox whose guest is gone."""
-
-    def cpu_ns(self) -> int:
-        return 0
-
-    def memory_bytes(self) -> int:
-        return 0
-
-
-_ENDED_METER = _EndedMeter()
 
 
 class _Current:
@@ -128,15 +111,12 @@ class Runtime:
         self._slots: list[Slot] = []
         self._scheduler: Scheduler[Guest] = Scheduler(loop, self._slice)
         self._deadlines: Deadlines[Guest] = Deadlines(loop, self._expire)
-        self._ticker = capi.EpochTicker(self._engine_at)
-        self._slices_seen = 0
-        self._slices = 0
+        self.lasting: set[Guest] = set()  # guests that outlived their first slice
+        self._ticker = Ticker(self._engine_at, loop, lambda: bool(self.lasting))
         self._slice_ended = 0  # thread time
-        self._rest_timer: asyncio.TimerHandle | None = None
         self.live = 0  # guests started and not ended
         self.parked = 0  # of those, suspended in a hostcall
         self.memory_bytes = 0  # linear memory of the guests that outlived their first slice
-        self.lasting: set[Guest] = set()  # those guests
         # Told after a slice that changed what is held for a guest.
         self.on_memory: Callable[[], None] | None = None
 
@@ -204,8 +184,7 @@ class Runtime:
 
     def _keep(self, guest: Guest) -> None:
         """It needs more than one slice: give it a deadline and account for its memory."""
-        if self._ticker.period_ns != TICK_NS:
-            self._ticker.arm(TICK_NS)
+        self._ticker.hurry()
         guest.lasting = True
         self.lasting.add(guest)
         self._deadlines.add(self._loop.time() + guest.template.limits.wall, guest)
@@ -217,9 +196,10 @@ class Runtime:
         """
         template, box, current = guest.template, guest.box, self._current
         cells, at = self._running_cells, self._running_at
-        if not self._ticker.armed:
-            self._arm()
-        self._slices += 1
+        ticker = self._ticker
+        if not ticker.armed:
+            ticker.arm()
+        ticker.used = True
         current.guest = guest
         current.box = box
         cells[at] = template.series + 1
@@ -273,7 +253,7 @@ class Runtime:
             self._slots.append(guest.slot)
             self.live -= 1
             told, guest.on_end = guest.on_end, None
-            box.meter = _ENDED_METER
+            box.meter = ENDED_METER
             assert told is not None
             told(guest, OK)
 
@@ -307,9 +287,10 @@ class Runtime:
             return
         current, running, at = self._current, self._running_cells, self._running_at
         assert current.guest is None, "polls do not nest"
-        if not self._ticker.armed:
-            self._arm()
-        self._slices += 1
+        ticker = self._ticker
+        if not ticker.armed:
+            ticker.arm()
+        ticker.used = True
         current.guest = guest
         current.box = guest.box
         running[at] = guest.template.series + 1
@@ -449,7 +430,7 @@ class Runtime:
             self._deadlines.forget()
         # No cycles are left behind: what a request made goes with its last reference.
         told, guest.on_end = guest.on_end, None
-        guest.box.meter = _ENDED_METER
+        guest.box.meter = ENDED_METER
         assert told is not None
         told(guest, outcome)
 
@@ -499,27 +480,9 @@ class Runtime:
         guest.exit_code = stop.code
         return capi.new_trap("exit")
 
-    # The ticker -----------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        self._ticker.arm(TICK_NS if self.lasting else LAZY_TICK_NS)
-        self._rest_timer = self._loop.call_later(IDLE_SECONDS, self._rest)
-
-    def _rest(self) -> None:
-        """Disarm the ticker once nothing has run for a while."""
-        if self._slices != self._slices_seen or not self._scheduler.is_idle:
-            self._slices_seen = self._slices
-            if not self.lasting and self._ticker.period_ns == TICK_NS:
-                self._ticker.arm(LAZY_TICK_NS)
-            self._rest_timer = self._loop.call_later(IDLE_SECONDS, self._rest)
-        else:
-            self._ticker.disarm()
-
     def close(self) -> None:
         """Stop ticking.  Must be called before the process lets go of the engine."""
         self._deadlines.close()
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
         self._ticker.close()
 
 

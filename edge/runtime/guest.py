@@ -117,3 +117,16 @@ class Guest:
             return self.template.memory if self.phase is _INSTANTIATING else self.memory_peak
         size: int = capi.memory_size(self.context, self.slot.memory)
         return size
+
+
+class _EndedMeter:
+    """The meter of a sandbox whose guest is gone."""
+
+    def cpu_ns(self) -> int:
+        return 0
+
+    def memory_bytes(self) -> int:
+        return 0
+
+
+ENDED_METER = _EndedMeter()

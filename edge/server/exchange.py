@@ -157,7 +157,7 @@ class Exchange:
             body.discard()
             return
         limit = self.max_response_bytes
-        data = body.whole(CHUNK if limit > CHUNK else limit)
+        data = body.whole(min(limit, CHUNK))
         if (
             data is None
             or head.manual_framing
