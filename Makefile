@@ -46,6 +46,7 @@ format: $(VENV)/.test
 bench: $(VENV)/.bench
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
 	$(BIN)/python -m tests.bench.run $(ARGS)
+	$(BIN)/python -m tests.bench.micro --json build/micro.json
 
 ## make clean    remove the virtual environment and what the tools left behind
 clean:

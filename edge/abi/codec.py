@@ -81,7 +81,8 @@ class Span(Codec):
         return [
             f"if {length} > {self.limit}: {too_long}({length}, {self.limit})",
             f"if {ptr} + {length} > m.size: m.require({ptr}, {length})",
-            f"{target} = w[m.base + {ptr} : m.base + {ptr} + {length}]",
+            f"at = m.base + {ptr}",
+            f"{target} = w[at : at + {length}]",
         ]
 
 
@@ -128,8 +129,9 @@ class Handle(Codec):
         pack, full = names.bind(Struct("<I").pack_into, "pack"), names.bind(_full, "full")
         return [
             "table = box.items",
-            f"if len(table) >= table.ceiling: {full}(table)",
             "handle = table.next",
+            # Numbers only grow: below the ceiling there cannot be more items than it allows.
+            f"if handle > table.ceiling and len(table) >= table.ceiling: {full}(table)",
             "table.next = handle + 1",
             f"table[handle] = {value}",
             f"{pack}(w, m.base + {ptr}, handle)",
@@ -215,7 +217,8 @@ class Bulk(Codec):
             f"if {length} > {MAX_MOVE}: {target} = {region}(m, {ptr}, {length})",
             "else:",
             f"    if {ptr} + {length} > m.size: m.require({ptr}, {length})",
-            f"    {target} = w[m.base + {ptr} : m.base + {ptr} + {length}]",
+            f"    at = m.base + {ptr}",
+            f"    {target} = w[at : at + {length}]",
         ]
 
 

@@ -17,11 +17,11 @@ class HandleTable(dict[int, T]):
     Numbers start at 1: one SDK ignores handle 0 where a handle is optional.
     """
 
-    __slots__ = ("ceiling", "next")
+    next = 1  # the number of the next item
+    ceiling: int
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling = ceiling
-        self.next = 1  # the number of the next item
 
     def __missing__(self, handle: int) -> T:
         raise BadHandle(f"no handle {handle}")

@@ -29,7 +29,12 @@ class GuestMemory:
     `window` reads (slices give bytes), `view` writes (slice assignment); both cover the same bytes.
     """
 
-    __slots__ = ("base", "measure", "size", "view", "window")
+    # No slots: the engine's side has a class of its own with what all guests share.
+    window: Any
+    view: memoryview
+    base: int
+    size: int
+    measure: Callable[[], int]
 
     def __init__(
         self,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edge.abi.sandbox import Sandbox
+from edge.http.message import Downstream
 from edge.model.service import Family, Service, Version
 from edge.runtime.template import Template
 from edge.telemetry.service_block import ServiceBlock
@@ -24,6 +27,7 @@ class Deployed:
         "cap",
         "is_cgi",
         "limits",
+        "make_sandbox",
         "name",
         "number",
         "runs",
@@ -35,12 +39,18 @@ class Deployed:
     )
 
     def __init__(
-        self, version: Version, template: Template | None, block: ServiceBlock, slots: int
+        self,
+        version: Version,
+        template: Template | None,
+        block: ServiceBlock,
+        slots: int,
+        make_sandbox: Callable[[Downstream], Sandbox],
     ) -> None:
         self.version = version
         self.template = template  # None: refused, and nothing of it can run
         self.runs = template is not None and not version.quarantined
         self.block = block
+        self.make_sandbox = make_sandbox
         self.service: Service = version.service
         self.name = version.service.name
         self.number = str(version.number)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter_ns, time
 
-from edge.abi.sandbox import Sandbox
+from edge.abi.sandbox import Sandbox, sandbox_maker
 from edge.dispatch import pages
 from edge.dispatch.deployed import Deployed
 from edge.dispatch.reports import Reports
@@ -47,7 +47,6 @@ class Prepared:
     generation: int
     routes: RouteTable
     deployed: tuple[Deployed, ...]
-    clock_resolution_ns: int
 
 
 class Dispatcher:
@@ -68,7 +67,6 @@ class Dispatcher:
         self.runtime = runtime
         self.access = access
         self.ledger = Ledger()
-        self.clock_resolution_ns = 1000
         self.generation = 0
         self.draining = False
         self.reports = Reports(loop.time)
@@ -93,9 +91,10 @@ class Dispatcher:
         """Load and link everything of a snapshot.  Raises ConfigError; the old one serves on."""
         problems: list[Problem] = []
         deployed = []
+        clock_resolution_ns = max(1, int(snapshot.settings.wasm.clock_resolution * 1e9))
         for version in snapshot.versions:
             try:
-                deployed.append(self._deploy(version, artifact_of))
+                deployed.append(self._deploy(version, artifact_of, clock_resolution_ns))
             except ModuleRefused as refused:
                 problems.append(Problem(f"services.{version.service.name}", str(refused)))
         if problems:
@@ -104,7 +103,6 @@ class Dispatcher:
             snapshot.generation,
             snapshot.routes,
             tuple(deployed),
-            max(1, int(snapshot.settings.wasm.clock_resolution * 1e9)),
         )
 
     def commit(self, prepared: Prepared) -> None:
@@ -118,11 +116,12 @@ class Dispatcher:
         self._routes = prepared.routes
         self._deployed = prepared.deployed
         self.publish()
-        self.clock_resolution_ns = prepared.clock_resolution_ns
         self.generation = prepared.generation
         self._cells.set(Gauge.GENERATION, prepared.generation)
 
-    def _deploy(self, version: Version, artifact_of: ArtifactCheck) -> Deployed:
+    def _deploy(
+        self, version: Version, artifact_of: ArtifactCheck, clock_resolution_ns: int
+    ) -> Deployed:
         template: Template | None = None
         if version.artifact is not None and not version.refused:
             template = self._template_in_use(version)
@@ -135,7 +134,15 @@ class Dispatcher:
                     trap_unknown=version.service.unknown_imports is UnknownImports.TRAP,
                 )
         block = self._cells.block(version.series, exact_codes=self._exact_codes)
-        return Deployed(version, template, block, self._slots)
+        make_sandbox = sandbox_maker(
+            service=version.service,
+            version=version.number,
+            limits=version.service.limits,
+            ledger=self.ledger,
+            log_line=self.log_line,
+            clock_resolution_ns=clock_resolution_ns,
+        )
+        return Deployed(version, template, block, self._slots, make_sandbox)
 
     def _template_in_use(self, version: Version) -> Template | None:
         """The template of the version that serves now, if nothing about it has changed."""
@@ -163,7 +170,11 @@ class Dispatcher:
         visit = Visit(self, exchange, deployed)
         if not deployed.runs:
             visit.refuse(self._why_not(deployed))
-        elif self._has_slot(deployed):
+        elif (  # `_has_slot`, spelt out
+            deployed.active < deployed.cap
+            and (runtime := self.runtime).live < self._slots
+            and runtime.memory_bytes + self.ledger.held <= self._memory_budget
+        ):
             deployed.active += 1
             visit.start()
         else:
@@ -338,6 +349,7 @@ class Dispatcher:
     def publish(self) -> None:
         """Write this worker's gauges to the shared cells; called by a timer."""
         cells, runtime = self._cells, self.runtime
+        cells.fold()
         cells.set(Gauge.SANDBOXES_LIVE, runtime.live)
         cells.set(Gauge.SANDBOXES_PARKED, runtime.parked)
         cells.set(Gauge.QUEUE_DEPTH, self._queue_depth)

@@ -14,7 +14,7 @@ from edge.abi.wasi.cgi import Cgi
 from edge.abi.wasi.program import flush
 from edge.dispatch import pages
 from edge.errors import EdgeError
-from edge.http.body import Account, Body
+from edge.http.body import Body
 from edge.http.message import Headers, ResponseHead
 from edge.model.units import write_bytes
 from edge.outcome import OK, Ending, Outcome
@@ -60,19 +60,13 @@ class Visit:
         template = deployed.template
         assert template is not None
         limits = deployed.limits
-        box = Sandbox(
-            service=deployed.service,
-            version=deployed.version.number,
-            limits=limits,
-            downstream=exchange if not deployed.timing else TimedDownstream(exchange, self),
-            account=Account(dispatcher.ledger, limits.host_memory),
-            log_line=dispatcher.log_line,
-            clock_resolution_ns=dispatcher.clock_resolution_ns,
+        box = deployed.make_sandbox(
+            TimedDownstream(exchange, self) if deployed.timing else exchange
         )
         exchange.on_end = self.exchange_ended
         exchange.on_gone = self.client_gone
         exchange.max_response_bytes = limits.response
-        if exchange.content_length != 0:
+        if exchange.announced:
             exchange.on_body_limit = self.body_limit
             if not exchange.limit_request_body(limits.request_body):
                 self._refuse_body()

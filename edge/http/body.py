@@ -35,14 +35,13 @@ class Ledger:
 class Account:
     """Bytes held for one sandbox, with its ceiling; every charge is also in the process ledger."""
 
-    __slots__ = ("exceeded", "held", "ledger", "limit", "peak")
+    held = 0
+    peak = 0
+    exceeded = False  # a charge was refused: tells the outcome when the guest then fails
 
     def __init__(self, ledger: Ledger, limit: int) -> None:
         self.ledger = ledger
         self.limit = limit
-        self.held = 0
-        self.peak = 0
-        self.exceeded = False  # a charge was refused: tells the outcome when the guest then fails
 
     def charge(self, count: int) -> None:
         """Hold `count` more bytes.  Raises LimitExceeded, holding nothing, above the ceiling."""
@@ -149,15 +148,29 @@ class Body:
             return None
         return b"".join(self._chunks)  # type: ignore[arg-type]  # just checked
 
-    def whole(self, limit: int) -> bytes | None:
-        """Everything, if it is complete, in one piece and at most `limit` bytes; not consumed."""
-        chunks = self._chunks
-        if not self.ended or self.error is not None or self._offset or self._held > limit:
+    def take_whole(self, limit: int) -> bytes | None:
+        """Everything, if it is complete, without trailers, in one piece of at most `limit` bytes.
+
+        Such a body is empty afterwards; of any other nothing has been taken.
+        """
+        held = self._held
+        if not self.ended or held > limit or self._offset or self.trailers or self.error:
             return None
+        chunks = self._chunks
         if not chunks:
             return b""
+        if len(chunks) > 1:
+            return None
         only = chunks[0]
-        return only if len(chunks) == 1 and type(only) is bytes else None
+        if only.__class__ is not bytes:
+            return None
+        chunks.clear()
+        self._held = 0
+        account = self.account
+        if account is not None:
+            account.held -= held
+            account.ledger.held -= held
+        return only
 
     def feeds(self, other: Body) -> bool:
         """True if `other` has swallowed this body and reads through it."""
@@ -212,11 +225,19 @@ class Body:
         """Add bytes at the back.  Raises LimitExceeded when the account is spent."""
         if not data or self._discarded:
             return
-        if self.account is not None:
-            self.account.charge(len(data))
-        self._held += len(data)
+        size = len(data)
+        account = self.account
+        if account is not None:  # `Account.charge`, spelt out: this is on every request's way
+            held = account.held + size
+            if held > account.limit:
+                account.charge(size)  # raises
+            account.held = held
+            if held > account.peak:
+                account.peak = held
+            account.ledger.held += size
+        self._held += size
         chunks = self._chunks
-        if chunks and len(data) < JOIN_BELOW:
+        if chunks and size < JOIN_BELOW:
             last = chunks[-1]
             if type(last) is bytes and len(last) < JOIN_BELOW:
                 chunks[-1] = last + data
@@ -289,12 +310,15 @@ class Body:
 
     def discard(self) -> None:
         """The reader gives up: free what waits and let the writer run on into nothing."""
-        for chunk in self._chunks:
+        self._discarded = True
+        chunks = self._chunks
+        if not chunks:
+            return
+        for chunk in chunks:
             if isinstance(chunk, Body):
                 chunk.discard()
-        self._chunks.clear()
+        chunks.clear()
         self._offset = 0
-        self._discarded = True
         self._release(self._held)
 
     def adopt(self, account: Account | None) -> None:

@@ -26,6 +26,12 @@ _SOUND = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _plain: set[bytes] = set()
 _PLAIN_MAX = 2048
 
+# Heads made lately, by everything that they are made of.  A service answers with few different
+# ones, and finding one costs 0.2 us where checking and joining costs 0.6.
+_recent: dict[tuple[int, tuple[tuple[bytes, bytes], ...]], bytes] = {}
+_RECENT_MAX = 512
+_RECENT_BYTES = 1024  # longer ones are not kept: half a MiB in all
+
 
 def encode_head(status: int, guest: Headers, host: Headers | None, tail: bytes) -> bytes:
     """A response head: status line, the guest's fields less those that are ours, `host`, `tail`.
@@ -34,6 +40,21 @@ def encode_head(status: int, guest: Headers, host: Headers | None, tail: bytes) 
     to be well formed.  Raises InvalidHead, naming the field, if a guest's is not; ValueError for a
     status outside 100 to 999.
     """
+    key = (status, tuple(guest))
+    head = _recent.get(key)
+    if head is None:
+        head = _checked(status, guest)
+        if len(head) <= _RECENT_BYTES:
+            if len(_recent) >= _RECENT_MAX:
+                _recent.clear()
+            _recent[key] = head
+    if host:
+        head += b"".join([b"%b: %b\r\n" % field for field in host])
+    return head + tail
+
+
+def _checked(status: int, guest: Headers) -> bytes:
+    """Status line and fields."""
     line = _status_lines.get(status)
     if line is None:
         raise InvalidHead(f"status {status} is not between 100 and 999")
@@ -43,7 +64,7 @@ def encode_head(status: int, guest: Headers, host: Headers | None, tail: bytes) 
     for name, value in guest:
         if name not in plain and not _passes(name):
             if name.lower() == b"connection":
-                return encode_head(status, _without_named(guest), host, tail)
+                return _checked(status, _without_named(guest))
             continue
         parts += (name, b": ", value, b"\r\n")
         lines += 1
@@ -51,9 +72,7 @@ def encode_head(status: int, guest: Headers, host: Headers | None, tail: bytes) 
     # One CR and one LF per line, and no other control character: no value can have ended a line.
     if head.translate(None, _SOUND) or head.count(b"\r") != lines or head.count(b"\n") != lines:
         raise InvalidHead(f"header {_culprit(guest)} holds a line end or a control character")
-    if host:
-        head += b"".join([b"%b: %b\r\n" % field for field in host])
-    return head + tail
+    return head
 
 
 def encode_trailers(trailers: Headers) -> bytes:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from time import thread_time_ns
+from time import perf_counter_ns, thread_time_ns
 from typing import TYPE_CHECKING, Any
 
+from edge.abi.memory import GuestMemory
 from edge.abi.sandbox import Sandbox
 from edge.abi.trampoline import Suspended
 from edge.outcome import Outcome
@@ -49,12 +50,15 @@ class Slot:
         "memory",
         "memory_extern",
         "ready",
+        "template",
         "trap",
     )
 
     def __init__(self) -> None:
+        self.template: Template | None = None  # whose memory's handle stands in `memory`
         size = capi.INSTANCE_SIZE + 2 * capi.EXTERN_SIZE + 8 * 3
         self._owner, at = capi.buffer(size)
+        assert at % 8 == 0, "the driver reads whole words here"
         self.instance = at
         self.memory_extern = at + capi.INSTANCE_SIZE
         self.memory = self.memory_extern + capi.EXTERN_VALUE
@@ -63,6 +67,18 @@ class Slot:
         self.trap = self.func_extern + capi.EXTERN_SIZE
         self.error = self.trap + 8
         self.ready = self.error + 8  # b"\0": wait, b"\1\0": go on (capi.CONTINUATION)
+
+
+class EngineMemory(GuestMemory):
+    """Any guest's: they differ in base and size alone."""
+
+    window = capi.WINDOW
+    view = capi.VIEW
+
+    def __init__(self, base: int, size: int, measure: Callable[[], int]) -> None:
+        self.base = base
+        self.size = size
+        self.measure = measure
 
 
 EndCallback = Callable[["Guest", Outcome], None]
@@ -80,6 +96,7 @@ class Guest:
     future = 0
     cpu_used = 0  # ns of thread time, hostcalls included
     slice_started = 0  # thread time when the slice that runs now began, or 0
+    launched = 0  # perf_counter_ns when its first slice began, while that runs
     instantiate_ns = 0
     memory_peak = 0  # while it lives: what Runtime.memory_bytes counts for it
     host_bytes = 0  # that its sandbox held when last looked at
@@ -109,6 +126,8 @@ class Guest:
     def cpu_ns(self) -> int:
         if self.slice_started:
             return self.cpu_used + thread_time_ns() - self.slice_started
+        if self.launched:
+            return perf_counter_ns() - self.launched
         return self.cpu_used
 
     def memory_bytes(self) -> int:
@@ -130,3 +149,15 @@ class _EndedMeter:
 
 
 ENDED_METER = _EndedMeter()
+
+
+class Current:
+    """Whose guest is on the stack; trampolines read it."""
+
+    __slots__ = ("box", "guest")
+
+    box: Sandbox
+    guest: Guest | None
+
+    def __init__(self) -> None:
+        self.guest = None

@@ -19,6 +19,7 @@ from edge.model.limits import Limits
 from edge.runtime import capi
 from edge.runtime.rewrite import MEMORY_REFUSALS
 
+PAGE = 64 * 1024
 _VALTYPES = {"i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64}
 
 
@@ -38,6 +39,7 @@ class Template:
     cpu_ns: int  # limits.cpu, in the unit that thread time comes in
     memory: int
     table_elements: int
+    initial_memory: int  # bytes of linear memory that an instance begins with
     imports_from: frozenset[str]  # import modules, which tell what a program was written for
 
     @classmethod
@@ -55,6 +57,7 @@ class Template:
             cpu_ns=int(limits.cpu * 1e9),
             memory=limits.memory,
             table_elements=limits.table_elements,
+            initial_memory=exports["memory"].limits.min * PAGE,
             imports_from=frozenset(item.module for item in module.imports),
         )
 
@@ -131,3 +134,12 @@ class HostLibrary:
                 [_VALTYPES[letter]() for letter in results],
             )
         return self._functypes[key]
+
+
+def cause_of(error: Exception) -> str:
+    """The innermost line of what Wasmtime says: the outer ones name paths of ours."""
+    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not more:
+        return first
+    cause = more[-1].partition(": ")[2] if more[-1][:1].isdigit() else more[-1]
+    return cause if first.startswith("failed deserialization") else f"{first}: {cause}"

@@ -22,13 +22,14 @@ from edge.server.flow import AwaitedBody, Intake
 from edge.server.front import BadRequestInfo, Front, Timeout
 from edge.server.opinion import SecondOpinion
 from edge.server.pages import refusal_message
-from edge.server.timers import NEVER
+from edge.server.timers import NEVER, TICK
 from edge.server.wire import Wire
 
 log = logging.getLogger(__name__)
 
 _ALLOW = b", ".join(sorted(METHODS))
 _FAULT = "The server made a mistake."
+_KEEP_ALIVE = Timeout.KEEP_ALIVE
 MAX_SEEN = 2048  # bytes of a head that a connection keeps, to know it again
 
 
@@ -140,7 +141,9 @@ class Connection(Wire):
             if self.close_after:
                 self._close()
                 return
-            self._wait(Timeout.KEEP_ALIVE, limits.keep_alive)
+            # `_wait`, spelt out: every response ends here.
+            self._waiting_for = _KEEP_ALIVE
+            self.deadline = self.front.sweeper.now + limits.keep_alive + TICK
             if self._buffer and not self._advancing:
                 self._schedule()
             return

@@ -91,6 +91,7 @@ class Exchange:
         self.method = raw.method
         self.host = raw.authority.host  # canonical, without a port
         self.path = raw.path  # raw, without the query
+        self.announced = raw.length  # bytes of body; 0 for none, negative if the client may not say
         self.started_ns = perf_counter_ns()
         limits = connection.front.limits
         self.max_request_body = limits.max_request_body
@@ -156,29 +157,41 @@ class Exchange:
             self.responded = True
             body.discard()
             return
-        limit = self.max_response_bytes
-        data = body.whole(min(limit, CHUNK))
+        length = self.announced
         if (
-            data is None
-            or head.manual_framing
+            head.manual_framing
             or head.close
-            or body.trailers
-            or connection.receiving
             or status in _BODILESS
             or self.method == b"HEAD"
+            or (length and connection.receiving)
         ):
             self._respond_at_length(connection, head, body)
             return
-        tail = b"content-length: %d\r\n%b" % (len(data), connection.tail())
-        message = encode_head(status, head.headers, self.add_headers, tail) + data
+        limit = self.max_response_bytes
+        data = body.take_whole(min(limit, CHUNK))
+        if data is None:
+            self._respond_at_length(connection, head, body)
+            return
+        size = len(data)
+        rest = b"content-length: %d\r\n%b%b" % (size, connection.tail(), data)
+        message = encode_head(status, head.headers, self.add_headers, rest)
         self.responded = True
         self.status = status
-        self.bytes_out = len(data)
-        if data:
-            body.discard()
+        self.bytes_out = size
         self.response_start_ns = perf_counter_ns()
         connection.write_soon(message)
-        self.end_response()
+        if length or self.ended:
+            self.end_response()
+            return
+        # `end_response`, for a request that had no body and a response that needed no flow.
+        self.ended = True
+        self._connection = None
+        self.on_gone = None
+        end = self.on_end
+        if end is not None:
+            self.on_end = None
+            end()
+        connection.exchange_ended()
 
     def abort(self) -> None:
         """End the connection with a reset: no client can take what it has for the whole."""

@@ -32,8 +32,10 @@ from edge.telemetry.layout import (
     Rejection,
     Total,
     WorkerState,
+    ring_offset,
     worker_cells,
 )
+from edge.telemetry.ring import Ring
 from edge.telemetry.service_block import ServiceBlock
 
 
@@ -56,6 +58,10 @@ class SharedCells:
         self.blocks = blocks
         self._map = mmap.mmap(fd, size)
         self.cells = memoryview(self._map).cast("q")
+        self._rings = [
+            Ring(self.cells, self.base(slot) + ring_offset(blocks), self.base(slot) + INSTANTIATE)
+            for slot in range(workers)
+        ]
 
     @classmethod
     def create(cls, workers: int, blocks: int = DEFAULT_BLOCKS) -> SharedCells:
@@ -96,11 +102,14 @@ class SharedCells:
         size = BLOCK_CELLS if exact_codes else PLAIN_CELLS
         total = [0] * size
         for slot in range(self.workers):
-            base = self.block_base(slot, block)
-            row = self.cells[base : base + size].tolist()
+            row = self._rings[slot].read(self.block_base(slot, block), size)
             if any(row):
                 total = [a + b for a, b in zip(total, row, strict=True)]
         return total
+
+    def ring(self, slot: int) -> Ring:
+        """A worker's requests that its counters do not have yet."""
+        return self._rings[slot]
 
     def zero_block(self, block: int) -> None:
         """Forget a block in every worker.  The supervisor's, and only when no worker can write it:
@@ -115,7 +124,7 @@ class SharedCells:
             self.cells[self.base(slot) + IN_FLIGHT + block] = 0
 
     def close(self) -> None:
-        """Unmap and close.  Blocks handed out earlier raise `ValueError` when written after."""
+        """Unmap and close.  Blocks handed out earlier raise `TypeError` when written after."""
         self.cells.release()
         self._map.close()
         with contextlib.suppress(OSError):
@@ -128,11 +137,12 @@ class WorkerCells:
     take `cells` and `running_index` once and assign `cells[running_index]` there.
     """
 
-    __slots__ = ("_shared", "base", "cells", "running_index", "slot")
+    __slots__ = ("_shared", "base", "cells", "ring", "running_index", "slot")
 
     def __init__(self, shared: SharedCells, slot: int) -> None:
         """See `SharedCells.worker`."""
         self._shared = shared
+        self.ring = shared.ring(slot)
         self.cells = shared.cells
         self.slot = slot
         self.base = shared.base(slot)
@@ -143,6 +153,7 @@ class WorkerCells:
 
         The supervisor reads `RUNNING` of a dead worker before it starts the next one.
         """
+        self.ring.recover()
         for gauge in Gauge:
             self.cells[self.base + gauge] = 0
         for block in range(self._shared.blocks):
@@ -179,14 +190,20 @@ class WorkerCells:
 
     def histogram(self, start: int, size: int) -> list[int]:
         """Raw cells of one of this worker's histograms."""
-        return self.cells[self.base + start : self.base + start + size].tolist()
+        return self.ring.read(self.base + start, size)
+
+    def fold(self) -> None:
+        """Bring the counters up to date.  The worker's, before it says that a block is idle:
+
+        the supervisor then takes the block's numbers away, and nothing may be added after that.
+        """
+        self.ring.fold()
 
     def block(self, index: int, *, exact_codes: bool = False) -> ServiceBlock:
         """The recorder of one service block; several for the same block in one worker are fine."""
         return ServiceBlock(
-            self.cells,
+            self.ring,
             base=self._shared.block_base(self.slot, index),
             in_flight=self.base + IN_FLIGHT + index,
-            instantiate=self.base + INSTANTIATE,
             exact_codes=exact_codes,
         )

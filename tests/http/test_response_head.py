@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge.errors import InvalidHead
+from edge.http import response_head
 from edge.http.headers import clean_trailers, connection_options, is_token, is_value
 from edge.http.message import Headers
 from edge.http.response_head import encode_head, encode_trailers, reason_phrase
@@ -91,3 +92,26 @@ def test_the_grammar_of_names_values_and_options() -> None:
     assert is_value(b" \t\x80\xff~")
     assert not is_value(b"\x1f")
     assert connection_options([b"A , b,,", b"c"]) == {b"a", b"b", b"c"}
+
+
+def test_a_head_that_was_made_before_is_the_same_again_and_a_bad_one_is_bad_again() -> None:
+    guest: Headers = [(b"x-turn", b"1"), (b"connection", b"x-drop"), (b"x-drop", b"1")]
+    first = encode_head(200, guest, None, b"a")
+    assert first == b"HTTP/1.1 200 OK\r\nx-turn: 1\r\na"
+    assert encode_head(200, list(guest), [(b"x-host", b"1")], b"b") == (
+        b"HTTP/1.1 200 OK\r\nx-turn: 1\r\nx-host: 1\r\nb"
+    )
+    assert encode_head(201, guest, None, b"").startswith(b"HTTP/1.1 201 ")
+    guest[0] = (b"x-turn", b"2")
+    assert b"x-turn: 2" in encode_head(200, guest, None, b"")
+    for _ in range(2):
+        with pytest.raises(InvalidHead):
+            encode_head(200, [(b"x-turn", b"1\r\nx: y")], None, b"")
+
+
+def test_no_guest_can_make_the_memory_of_heads_grow_without_bound() -> None:
+    for number in range(2000):
+        encode_head(200, [(b"x-number", b"%d" % number)], None, b"")
+    encode_head(200, [(b"x-long", b"v" * 4096)], None, b"")
+    assert len(response_head._recent) <= response_head._RECENT_MAX
+    assert max(map(len, response_head._recent.values())) <= response_head._RECENT_BYTES

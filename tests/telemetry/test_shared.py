@@ -170,5 +170,5 @@ def test_closed_cells_refuse_to_be_written() -> None:
     cells = SharedCells.create(1, 2)
     block = cells.worker(0).block(0)
     cells.close()
-    with pytest.raises(ValueError, match="released"):
+    with pytest.raises(TypeError, match="read-write"):
         block.record(0, 200, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1)

@@ -86,9 +86,11 @@ class FieldValue(Codec):
         too_long = names.bind(_too_long, "too_long")
         room = "box.limits.head_bytes" + (" + box.limits.head_fields" if self.nul else "")
         return [
-            f"if {length} > {room}: {too_long}({length}, {room})",
+            # No limit is less than FREE, which spares most values the look at it.
+            f"if {length} > {FREE} and {length} > {room}: {too_long}({length}, {room})",
             f"if {ptr} + {length} > m.size: m.require({ptr}, {length})",
-            f"{target} = w[m.base + {ptr} : m.base + {ptr} + {length}]",
+            f"at = m.base + {ptr}",
+            f"{target} = w[at : at + {length}]",
             # Visible ASCII and spaces, as nearly always, is found out in 90 ns; `check` takes 140.
             f"if not ({target}.isascii() and {target}.decode().isprintable()): {check}({target})",
         ]
@@ -138,6 +140,7 @@ class Head:
     size = 0  # bytes of names and values
     cost = 0  # bytes charged for them
     manual_framing = False
+    abandon = None  # nothing to give up when the sandbox closes
 
     def names(self) -> list[bytes]:
         """The distinct names, in order."""

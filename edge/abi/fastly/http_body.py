@@ -82,6 +82,9 @@ async def read(box: Sandbox, handle: U32, buffer: Output) -> U32:
 def write(box: Sandbox, handle: U32, data: Data, end: End) -> U32 | Coroutine[Any, None, int]:
     """Add bytes, all of them; a streaming body waits while its reader is slow."""
     item = box.items[handle]
+    if data.__class__ is bytes and item.__class__ is Body and end is _BACK and item.ended:
+        item.write(data)  # nearly always
+        return len(data)
     if type(data) is bytes:
         if type(item) is Body:
             if end is not _BACK:

@@ -18,6 +18,7 @@ from edge.abi.fastly.heads import (
 from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
+from edge.errors import LimitExceeded
 
 abi = HostModule("fastly_http_req", FASTLY)
 
@@ -39,8 +40,13 @@ def body_downstream_get(box: Sandbox) -> tuple[U32, U32]:
     handles = box.client_handles
     if handles is None:
         items = box.items
-        request = items.insert(GuestRequest(box, from_client=True))
-        handles = box.client_handles = (request, items.insert(box.downstream.body))
+        first = items.next
+        if len(items) + 2 > items.ceiling:
+            raise LimitExceeded(f"{items.ceiling} handles are open", limit="limits.handles")
+        items[first] = GuestRequest(box, from_client=True)
+        items[first + 1] = box.downstream.body
+        items.next = first + 2
+        handles = box.client_handles = (first, first + 1)
     return handles
 
 
