@@ -176,9 +176,18 @@ class Dispatcher:
             and runtime.memory_bytes + self.ledger.held <= self._memory_budget
         ):
             deployed.active += 1
-            visit.start()
+            self._start(visit)
         else:
             self._queue(visit)
+
+    def _start(self, visit: Visit) -> None:
+        """Start a visit whose slot has been counted; a fault of ours gives the slot back."""
+        try:
+            visit.start()
+        except BaseException:
+            if visit.guest is None and visit.outcome is None:
+                self.release(visit.deployed)
+            raise
 
     def _has_slot(self, deployed: Deployed) -> bool:
         runtime = self.runtime
@@ -243,7 +252,7 @@ class Dispatcher:
                     visit.queue_ns = perf_counter_ns() - visit.queued_at
                     visit.queued_at = 0
                     deployed.active += 1
-                    visit.start()
+                    self._start(visit)
                     progress = True
 
     def _expire_waiting(self) -> None:

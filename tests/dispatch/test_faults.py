@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from edge.dispatch.visit import Visit
 from edge.outcome import Ending
 from edge.server.exchange import Exchange
 from tests.support.downstream import outcome_of, status_of, town
 from tests.support.guests import GUESTS
+from tests.support.runtime import SMALL_POOL
 
 HELLO = (GUESTS / "wat" / "hello.wat").read_text()
 
@@ -45,3 +47,18 @@ def test_a_fault_while_responding_ends_in_a_page_or_a_reset(
             assert b"a bug of ours" not in client.received
         again = there.ask("hello")
         assert status_of(again) == 200
+
+
+def test_a_fault_before_the_guest_exists_gives_its_slot_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(visit: Visit) -> None:
+        raise RuntimeError("a bug of ours")
+
+    with town() as there:
+        there.deploy(tmp_path, "hello", HELLO)
+        with monkeypatch.context() as broken:
+            broken.setattr(Visit, "start", start)
+            clients = [there.ask("hello") for _ in range(2 * SMALL_POOL.slots)]
+        assert {status_of(client) for client in clients} == {500}
+        assert status_of(there.ask("hello")) == 200
