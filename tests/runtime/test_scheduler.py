@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from edge.runtime import scheduler as module
-from edge.runtime.scheduler import BURST_NS, TURN_NS, Scheduler
+from edge.runtime.scheduler import BURST_NS, SETBACK_NS, TURN_NS, Scheduler
 
 SLICE_NS = 1_000_000
 
@@ -107,6 +107,19 @@ def test_a_short_guest_that_a_tick_interrupted_does_not_wait_for_all_that_come_l
         bench.scheduler.add(FakeGuest("shop", "later", slices=1))
     bench.turns(1)
     assert [guest.name for guest in bench.ran] == ["earlier", "interrupted"]
+
+
+def test_newcomers_do_not_starve_a_guest_that_has_burnt_a_slice(bench: Bench) -> None:
+    # A saturated service: each millisecond another short request arrives and takes one.
+    long = FakeGuest("shop", "long", slices=2)
+    bench.scheduler.add(long)
+    bench.turns(1)
+    started = bench.now
+    while not long.ended:
+        bench.scheduler.add(FakeGuest("shop", slices=1))
+        bench.scheduler.add(FakeGuest("shop", slices=1))
+        bench.turns(1)
+        assert bench.now - started <= SETBACK_NS + 2 * TURN_NS
 
 
 def test_guests_of_one_service_advance_evenly(bench: Bench) -> None:
