@@ -1,9 +1,9 @@
 """Who runs next, and for how long; and when a guest's wall time is over.  Knows nothing of Wasm.
 
 Round robin over services, so that a tenant's hundred loops weigh as much as a neighbour's one.  In
-a service, first come first served, but each millisecond of CPU that a guest has used puts it back by
-eight: one never yet run goes before those that have burnt slices, and yet those are not starved by
-newcomers.  (Least CPU first, without age, was tried: in a busy JavaScript service one request in a
+a service, first come first served, but each millisecond of CPU that a guest has used puts it back
+by eight: one never yet run goes before those that have burnt slices, which it yet does not starve.
+(Least CPU first, without age, was tried: in a busy JavaScript service one request in a
 hundred waited half a second.)  With plain round robin eight endless loops cost a neighbour 32 ms.
 """
 
