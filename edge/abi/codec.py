@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from edge.abi.handles import HandleTable
 from edge.abi.memory import GuestMemory
 from edge.errors import BadHandle, BufferTooSmall, InvalidArgument
+
+if TYPE_CHECKING:
+    from edge.abi.sandbox import Sandbox
 
 # Names, keys, URLs: nothing legitimate is longer, and a copy of it must not take a time slice.
 MAX_TEXT = 65_535
@@ -130,8 +132,8 @@ class Handle(Codec):
         return [
             "table = box.items",
             "handle = table.next",
-            # Numbers only grow: below the ceiling there cannot be more items than it allows.
-            f"if handle > table.ceiling and len(table) >= table.ceiling: {full}(table)",
+            # Numbers only grow: below the ceiling there cannot be more items than were paid for.
+            f"if handle > table.ceiling and len(table) >= table.ceiling: {full}(box)",
             "table.next = handle + 1",
             f"table[handle] = {value}",
             f"{pack}(w, m.base + {ptr}, handle)",
@@ -142,8 +144,8 @@ def _other_kind(handle: int, kind: type) -> None:
     raise BadHandle(f"handle {handle} is not a {kind.__name__}")
 
 
-def _full(table: HandleTable[Any]) -> None:
-    table.insert(None)  # raises LimitExceeded
+def _full(box: Sandbox) -> None:
+    box.make_room()
 
 
 @dataclass(frozen=True, slots=True)

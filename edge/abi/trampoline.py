@@ -197,7 +197,7 @@ def complete(
 
 def status_of(box: Sandbox, error: HostcallError, dialect: Dialect) -> int:
     """The number for the guest; a limit that was hit is remembered for the operator."""
-    if isinstance(error, LimitExceeded):
+    if isinstance(error, LimitExceeded) and error.limit:
         box.limits_hit[error.limit] = box.limits_hit.get(error.limit, 0) + 1
     return dialect.status_of(error)
 

@@ -263,6 +263,7 @@ class Dispatcher:
                 visit = deployed.waiting[0]
                 self.forget(visit)
                 visit.queue_ns = perf_counter_ns() - visit.queued_at
+                visit.queued_at = 0
                 self._cells.add(Rejection.QUEUE_TIMEOUT)
                 visit.refuse(
                     self._overload(deployed, "no sandbox became free in time", visit.queue_ns)

@@ -95,6 +95,8 @@ class Visit:
             # client waits for the rest for as long as it likes.
             exchange.abort()
         box.close()
+        if exchange.over_output and outcome.ending is Ending.OK:
+            outcome = self._output_outcome()  # found out while we handed its response over
         self.outcome = outcome
         self.dispatcher.release(self.deployed)
         if exchange.ended:
@@ -103,7 +105,16 @@ class Visit:
     def exchange_ended(self) -> None:
         """Called by the exchange exactly once.  A guest that has answered may work on."""
         exchange = self.exchange
-        if self.outcome is not None:
+        if self.queued_at and self.outcome is None:  # it waited for a slot, and needs none now
+            self.dispatcher.forget(self)
+            self.queued_at = 0
+            self.outcome = (
+                CLIENT_GONE
+                if exchange.refusal is None
+                else Outcome(Ending.BAD_REQUEST, exchange.refusal.reason)
+            )
+            self._record()
+        elif self.outcome is not None:
             if exchange.over_output:
                 self.outcome = self._output_outcome()
             self._record()

@@ -75,6 +75,7 @@ class Body:
     expected: int | None = None  # bytes still to come, when the writer has promised
     on_drain: Callable[[], None] | None = None  # tells a paused writer to go on
     total_read = 0
+    trailer_cost = 0  # what a guest was charged for trailers it added
     _offset = 0  # bytes of the first chunk that have been read: cutting it would copy it
     _held = 0  # bytes that wait in our own chunks
     _discarded = False
@@ -276,9 +277,10 @@ class Body:
             for chunk in source._chunks:
                 if isinstance(chunk, Body):
                     chunk._parent = self
+                    self._chunks.append(chunk)
                 else:
                     self._held += len(chunk)
-                self._chunks.append(chunk)
+                    self._add(chunk)
             source._held = 0
             source._chunks.clear()
             self.trailers.extend(source.trailers)
@@ -286,6 +288,14 @@ class Body:
             source._parent = self
             self._chunks.append(source)
         self._changed()
+
+    def _add(self, chunk: bytes) -> None:
+        """Put a chunk at the back, joined with the last one while both are small."""
+        last = self._chunks[-1] if self._chunks else None
+        if type(last) is bytes and len(chunk) < JOIN_BELOW and len(last) < JOIN_BELOW:
+            self._chunks[-1] = last + chunk
+        else:
+            self._chunks.append(chunk)
 
     def _move_charge(self, source: Body, count: int) -> None:
         if self.account is not None:

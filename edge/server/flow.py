@@ -24,6 +24,7 @@ CHUNK = 64 * 1024
 # After this much in one go the other connections have their turn (a fast local reader could keep
 # us busy with a 64 MiB body for tens of milliseconds).
 BYTES_PER_TURN = 1024 * 1024
+PIECE_COST = 256  # what a piece costs besides its bytes: small ones must not make a long turn
 
 
 class AwaitedBody(Body):
@@ -140,7 +141,7 @@ class ResponseFlow:
                 self._exchange.abort()  # an unfinished message, and the client must see that
                 return
             if data:
-                budget -= len(data)
+                budget -= len(data) + PIECE_COST
                 self._send(data)
             elif body.at_eof:
                 self._finish()

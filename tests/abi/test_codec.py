@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from typing import Annotated, Any
 
@@ -135,6 +136,7 @@ def test_handles_are_looked_up_made_and_consumed() -> None:
     assert guest.call("take", 2) == Status.OK
     assert guest.call("take", 2) == Status.BADF
     made.box.items.ceiling = 1
+    made.box.limits = replace(made.box.limits, handles=1)
     assert guest.call("make", 1, out) == Status.LIMITEXCEEDED
     assert made.box.limits_hit == {"limits.handles": 1}
 

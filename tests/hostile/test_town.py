@@ -256,3 +256,38 @@ def test_bodies_that_the_host_holds_count_as_memory(tmp_path: Path) -> None:
         assert there.count("keep", Ending.MEMORY_PRESSURE) > 0
         held = there.arena.runtime.memory_bytes + there.dispatcher.ledger.held
         assert held <= 20 * MIB
+
+
+def test_a_queued_request_whose_body_breaks_http_needs_no_sandbox(tmp_path: Path) -> None:
+    with town(replace(POOL, slots=1)) as there:
+        there.deploy(tmp_path, "busy", PAGES["loop"][0], replace(WHOLE, cpu=0.3))
+        there.deploy(tmp_path, "shop", HELLO, WHOLE)
+        busy = there.ask("busy")
+        head = b"POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n"
+        broken = there.ask("shop", head)  # waits for the one slot
+        there.say(broken, b"zz\r\n\r\n")
+        there.until(busy)
+        there.settle()
+        assert status_of(broken) == 400
+        assert there.count("shop", Ending.BAD_REQUEST) == 1
+        assert there.count("shop", Ending.OK) == there.count("shop", Ending.GUEST_ERROR) == 0
+        assert status_of(there.ask("shop")) == 200
+
+
+def test_a_cgi_response_over_its_limit_is_counted_as_that(tmp_path: Path) -> None:
+    text = b"Content-Type: text/plain\n\n" + b"x" * 2000
+    data = "".join(f"\\{byte:02x}" for byte in text)
+    cgi = program(
+        "(i32.store (i32.const 0) (i32.const 1024))"
+        f" (i32.store (i32.const 4) (i32.const {len(text)}))"
+        " (drop (call $wasi.fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))",
+        "wasi.fd_write",
+        extra=f'(data (i32.const 1024) "{data}")',
+    )
+    with town(POOL) as there:
+        there.deploy(tmp_path, "cgi", cgi, replace(WHOLE, response=1000))
+        client = there.ask("cgi")
+        there.until(client)
+        assert (status_of(client), outcome_of(client)) == (500, "output_limit")
+        assert there.count("cgi", Ending.OUTPUT_LIMIT) == 1
+        assert there.count("cgi", Ending.OK) == 0

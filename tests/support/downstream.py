@@ -77,6 +77,10 @@ class Town:
         self._inside(lambda: client.send(request))
         return client
 
+    def say(self, client: Driven, data: bytes) -> None:
+        """The client sends more on its connection."""
+        self._inside(lambda: client.send(data))
+
     def settle(self) -> None:
         """Turn the loop once, and let every connection do what it had put off."""
         self.arena.turns(1)

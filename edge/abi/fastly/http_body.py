@@ -173,7 +173,7 @@ def close(box: Sandbox, handle: U32) -> None:
     if type(item) is StreamingBody:
         item.body.finish()
     else:
-        normal_body(box, handle).discard()
+        _drop(box, normal_body(box, handle))
     del box.items[handle]
 
 
@@ -184,7 +184,7 @@ def abandon(box: Sandbox, handle: U32) -> None:
     if type(item) is StreamingBody:
         item.abandon()
     else:
-        normal_body(box, handle).discard()
+        _drop(box, normal_body(box, handle))
     del box.items[handle]
 
 
@@ -196,6 +196,13 @@ def known_length(box: Sandbox, handle: U32) -> U64:
     if length is None:
         raise Missing("the length of this body is not known yet")
     return length
+
+
+def _drop(box: Sandbox, body: Body) -> None:
+    body.discard()
+    if body.trailer_cost:
+        box.hold(-body.trailer_cost)
+        body.trailer_cost = 0
 
 
 @abi.hostcall
@@ -214,6 +221,7 @@ def trailer_append(box: Sandbox, handle: U32, name: Name, value: Value) -> None:
             f"trailers of more than {limits.head_bytes} bytes", limit="limits.head_bytes"
         )
     box.hold(size + FIELD_OVERHEAD)
+    body.trailer_cost += size + FIELD_OVERHEAD
     trailers.append((name, value))
 
 

@@ -32,7 +32,7 @@ def next_request(box: Sandbox, mask: NextOptions, options: U32) -> Promise:
     if mask & _TIMEOUT:
         box.memory.require(options, 4)  # one SDK passes four of the struct's eight bytes
     if any(type(item) is RequestPromise for item in box.items.values()):
-        raise LimitExceeded("one request promise is open already")
+        raise LimitExceeded("one request promise is open already", limit="")
     return RequestPromise()
 
 

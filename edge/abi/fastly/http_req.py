@@ -18,7 +18,6 @@ from edge.abi.fastly.heads import (
 from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
-from edge.errors import LimitExceeded
 
 abi = HostModule("fastly_http_req", FASTLY)
 
@@ -42,7 +41,7 @@ def body_downstream_get(box: Sandbox) -> tuple[U32, U32]:
         items = box.items
         first = items.next
         if len(items) + 2 > items.ceiling:
-            raise LimitExceeded(f"{items.ceiling} handles are open", limit="limits.handles")
+            box.make_room()
         items[first] = GuestRequest(box, from_client=True)
         items[first + 1] = box.downstream.body
         items.next = first + 2

@@ -12,7 +12,7 @@ from edge.abi.fastly.ready import StreamingBody
 from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
-from edge.errors import BadHandle, Failed, InvalidArgument, Missing
+from edge.errors import BadHandle, Failed, HostcallError, InvalidArgument, Missing
 from edge.http.body import Body
 from edge.http.message import ResponseHead
 
@@ -106,22 +106,26 @@ def send_downstream(box: Sandbox, response: TakenResponse, body: U32, streaming:
     handle becomes the write side.  A second final response is an ERROR.  103 may be sent any number
     of times before, with a body that is dropped; other interim statuses are INVAL.
     """
-    if streaming > 1:
-        raise InvalidArgument(f"streaming is 0 or 1, not {streaming}")
-    source = box.items[body]
-    if source.__class__ is not Body:
-        raise BadHandle(f"handle {body} is not a body that can be sent")
     downstream = box.downstream
     status = response.status
-    if downstream.responded:
-        raise Failed("the client has been answered already")
-    if status < 200:
-        if status != EARLY_HINTS:
+    try:
+        if streaming > 1:
+            raise InvalidArgument(f"streaming is 0 or 1, not {streaming}")
+        source = box.items[body]
+        if source.__class__ is not Body:
+            raise BadHandle(f"handle {body} is not a body that can be sent")
+        if downstream.responded:
+            raise Failed("the client has been answered already")
+        if status < 200 and status != EARLY_HINTS:
             raise InvalidArgument(f"{status} cannot be sent by a guest; 103 can")
+    except HostcallError:
+        response.release(box)  # the head is consumed all the same
+        raise
+    if status == EARLY_HINTS:
+        response.release(box)
         downstream.inform(status, response.headers)
         del box.items[body]
         source.discard()
-        response.release(box)
         return
     head = ResponseHead(status, response.headers, response.manual_framing, response.close)
     if streaming:

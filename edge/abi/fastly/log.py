@@ -39,7 +39,7 @@ def endpoint_get(box: Sandbox, name: EndpointName) -> U32:
     if handle is None:
         _check_name(box, name)
         box.hold(_OVERHEAD + len(name))
-        handle = box.extras[key] = box.items.insert(LogEndpoint(name))
+        handle = box.extras[key] = box.insert(LogEndpoint(name))
     number: int = handle
     return number
 
