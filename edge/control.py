@@ -22,6 +22,7 @@ from edge.settings import Settings
 
 MAX_TO_WORKER: Final = 256 * 1024 * 1024  # a snapshot holds every config store in full
 MAX_TO_SUPERVISOR: Final = 1024 * 1024
+MAX_UNREAD: Final = 4 * 1024 * 1024  # bytes that the other end has not taken, and no more
 MAX_REASON: Final = 2000  # characters of one service's refusal
 MAX_REASONS: Final = 200
 _PREFIX: Final = 4
@@ -277,8 +278,13 @@ class Channel(asyncio.Protocol):
 
     def send_frame(self, frame: bytes) -> None:
         """The same for what `encode` made: one snapshot goes to every worker."""
-        if self._transport is not None:
-            self._transport.write(frame)
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size() > max(MAX_UNREAD, 2 * len(frame)):
+            self.close("it does not read what it is sent")
+            return
+        transport.write(frame)
 
     def close(self, reason: str = "") -> None:
         """Drop the connection now."""

@@ -146,7 +146,7 @@ class Serving:
             for item in init.listeners
         ]
         self._channel = Channel(limit=MAX_TO_WORKER, on_body=self._take, on_close=self._orphaned)
-        self._orders: asyncio.Queue[Prepare] = asyncio.Queue(maxsize=4)  # one at a time is asked
+        self._orders: asyncio.Queue[Prepare] = asyncio.Queue(maxsize=1)  # the newest
         self._linked: Linked | None = None
         self._loaded: Mapping[str, Artifact] = {}  # what the served snapshot came from
         self._offered: Mapping[str, Artifact] = {}
@@ -174,6 +174,8 @@ class Serving:
     def _take(self, body: bytes) -> None:
         match decode_to_worker(body):
             case Prepare() as order:
+                if self._orders.full():  # nobody waits for what a newer world replaces
+                    self._orders.get_nowait()
                 self._orders.put_nowait(order)
             case Commit(generation):
                 self._commit(generation)

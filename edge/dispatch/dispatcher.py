@@ -30,7 +30,14 @@ from edge.runtime.template import Template
 from edge.server.exchange import Exchange
 from edge.telemetry.access_log import AccessLog
 from edge.telemetry.guest_log import GuestLog
-from edge.telemetry.layout import NO_SERVICE_BLOCK, Gauge, Rejection, ending_index, method_index
+from edge.telemetry.layout import (
+    NO_SERVICE_BLOCK,
+    Gauge,
+    Rejection,
+    Total,
+    ending_index,
+    method_index,
+)
 from edge.telemetry.shared import WorkerCells
 
 log = logging.getLogger("edge.dispatch")
@@ -252,7 +259,12 @@ class Dispatcher:
                     visit.queue_ns = perf_counter_ns() - visit.queued_at
                     visit.queued_at = 0
                     deployed.active += 1
-                    self._start(visit)
+                    try:
+                        self._start(visit)
+                    except Exception:
+                        self._cells.add(Total.FAULTS)
+                        log.exception("starting a request that had waited failed")
+                        visit.exchange.respond_error(500, "The server failed.", Ending.FAULT.value)
                     progress = True
 
     def _expire_waiting(self) -> None:

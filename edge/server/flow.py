@@ -83,6 +83,8 @@ class Intake:
         piece, rest = self.decoder.feed(data)
         count = len(piece)
         exchange = self.exchange
+        if type(self.body) is AwaitedBody:
+            self.body.on_wanted = None  # it sends without being asked: no need to ask
         if count and exchange is not None:
             exchange.bytes_in += count
             if exchange.bytes_in > exchange.max_request_body:
@@ -90,8 +92,6 @@ class Intake:
             body = self.body
             if body.expected is not None:
                 body.expected -= count
-            if type(body) is AwaitedBody:
-                body.on_wanted = None  # it sends without being asked: no need to ask
             body.write(piece)
         if self.decoder.done and exchange is not None:
             self.body.finish(self.decoder.trailers)

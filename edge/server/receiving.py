@@ -150,6 +150,8 @@ class Receiving(Wire):
     def _invite(self) -> None:
         """The guest wants the body that the client holds back."""
         exchange = self._exchange
+        if self._intake is None or self._deaf:
+            return  # it has sent everything already
         if exchange is not None and not exchange.responded:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._wait(Timeout.BODY, self.front.limits.body_idle)

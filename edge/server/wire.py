@@ -141,6 +141,7 @@ class Wire(asyncio.Protocol):
         data, self._held = self._held, b""
         transport = self._transport
         if data and transport is not None:
+            self.wrote = True  # a sweep may have found nothing to wait for in the meantime
             self._written += len(data)
             transport.write(data)
 
@@ -163,8 +164,8 @@ class Wire(asyncio.Protocol):
         transport = self._transport
         self.send_held()
         self._go_deaf()
-        if transport is None or transport.is_closing():
-            return
+        if transport is None:
+            return  # but one that closes may wait for ever, for a client that takes nothing more
         if self._socket is not None:
             with contextlib.suppress(OSError):  # disconnected: there is nobody to be misled
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

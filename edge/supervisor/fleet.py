@@ -234,8 +234,11 @@ class Fleet:
                     worker.send(Abort(candidate.generation))
                 self._retirement.forget(candidate.series - self.world.series)
                 self._frame = (0, b"")
+                for worker in self.workers:  # one may have been on its way to the present world
+                    self._converge(worker)
                 raise PublishFailed({k: v for why in reasons.values() for k, v in why.items()})
             self._retirement.retire(self.world.series - candidate.series, candidate.generation)
+            self._retirement.keep(candidate.series)
             self.world = candidate
             for worker in living:
                 if reasons.get(worker):

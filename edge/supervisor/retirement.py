@@ -34,6 +34,11 @@ class Retirement:
         for each in series:
             self._leaving[each] = _Leaving(generation)
 
+    def keep(self, series: Iterable[Series]) -> None:
+        """These are served: what came back before its counters were given away keeps them."""
+        for each in series:
+            self._leaving.pop(each, None)
+
     def forget(self, series: Iterable[Series]) -> None:
         """These were prepared and never served: nobody has written their counters."""
         for each in series:

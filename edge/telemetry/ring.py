@@ -10,6 +10,7 @@ so that whoever comes next (`recover`) finishes it.  A reader adds what has not 
 
 from __future__ import annotations
 
+import logging
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -19,6 +20,7 @@ from struct import Struct
 from typing import Final
 
 from edge.telemetry.layout import (
+    BLOCK_CELLS,
     BYTES_IN,
     BYTES_OUT,
     CELL_BYTES,
@@ -28,12 +30,15 @@ from edge.telemetry.layout import (
     CPU_SUM,
     DURATION,
     DURATION_SUM,
+    ENDINGS,
     HOSTCALLS,
+    INSTANTIATE,
     JOURNAL,
     JOURNAL_SIZE,
     MEMORY,
     MEMORY_SHIFT,
     MEMORY_SUM,
+    OTHER_METHOD,
     OUTCOMES,
     QUEUE,
     QUEUE_SUM,
@@ -48,7 +53,11 @@ from edge.telemetry.layout import (
     TIME_UNIT_NS,
 )
 
+log = logging.getLogger("edge.telemetry")
+
 Row = tuple[int, ...]
+
+_SEQUENCE_MASK: Final = (1 << 62) - 1
 
 # Block, method, status, ending, duration, start, CPU, instantiation, memory, bytes in, bytes out,
 # hostcalls, queue, exact codes; the last cell says that the record is complete.
@@ -91,21 +100,59 @@ class Ring:
 
     def recover(self) -> None:
         """Finish what a worker left that is gone."""
-        if self.cells[self._base + JOURNAL_SIZE]:
+        if not self._sound():
+            # Whatever wrote this was no worker of ours any more: its last records are lost.
+            log.error("the records that a worker left make no sense: they are dropped")
+            self._clear()
+            self.at = self._records * CELL_BYTES
+        elif self.cells[self._base + JOURNAL_SIZE]:
             self._finish()
             self.at = self._records * CELL_BYTES
         else:
             self.cells[self._base + RING_SEQUENCE] &= ~1
             self.at = self._records * CELL_BYTES + self._present() * RECORD_BYTES
-            self.fold()
+            try:
+                self.fold()
+            except ValueError:  # sums beyond 64 bits: no request took that long either
+                log.error("the records that a worker left add up to nonsense: they are dropped")
+                self._clear()
 
     def _finish(self) -> None:
         cells, at = self.cells, self._base + JOURNAL
         for entry in range(at, at + 2 * cells[self._base + JOURNAL_SIZE], 2):
             cells[cells[entry]] = cells[entry + 1]
+        self._clear()
+
+    def _clear(self) -> None:
+        cells = self.cells
         cells[self._records : self._records + RECORDS * RECORD_CELLS] = _EMPTY
         cells[self._base + JOURNAL_SIZE] = 0
-        cells[self._base + RING_SEQUENCE] = (cells[self._base + RING_SEQUENCE] | 1) + 1
+        cells[self._base + RING_SEQUENCE] = (
+            (cells[self._base + RING_SEQUENCE] | 1) + 1
+        ) & _SEQUENCE_MASK
+
+    def _sound(self) -> bool:
+        """Whether all that stands here could come from a worker as we wrote it.
+
+        A guest that broke out of its sandbox can write anything here, and other processes add it
+        up: nothing that it says may lead them outside the worker's own counters.
+        """
+        cells, at = self.cells, self._base + JOURNAL
+        first = self._instantiate - INSTANTIATE
+        entries = cells[self._base + JOURNAL_SIZE]
+        if not 0 <= entries <= (RING_RECORDS - JOURNAL) // 2:
+            return False
+        if any(not first <= cells[e] < self._base for e in range(at, at + 2 * entries, 2)):
+            return False
+        return all(
+            first <= row[0] <= self._base - BLOCK_CELLS
+            and (self._base - row[0]) % BLOCK_CELLS == 0
+            and 0 <= row[1] <= OTHER_METHOD
+            and 0 <= row[2] <= 999
+            and 0 <= row[3] < len(ENDINGS)
+            and min(row) >= 0
+            for row in self._rows()
+        )
 
     # Reading, from any process --------------------------------------------------------------
 
@@ -126,6 +173,8 @@ class Ring:
     def _read(self, first: int, size: int) -> list[int]:
         cells, at = self.cells, self._base + JOURNAL
         row = cells[first : first + size].tolist()
+        if not self._sound():
+            return row
         entries = cells[self._base + JOURNAL_SIZE]
         if entries:
             for entry in range(at, at + 2 * entries, 2):

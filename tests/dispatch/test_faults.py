@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge.dispatch.visit import Visit
+from edge.model.limits import DEFAULT_LIMITS
 from edge.outcome import Ending
 from edge.server.exchange import Exchange
 from tests.support.downstream import outcome_of, status_of, town
 from tests.support.guests import GUESTS
-from tests.support.runtime import SMALL_POOL
+from tests.support.runtime import SMALL_POOL, program
 
 HELLO = (GUESTS / "wat" / "hello.wat").read_text()
 
@@ -62,3 +64,19 @@ def test_a_fault_before_the_guest_exists_gives_its_slot_back(
             clients = [there.ask("hello") for _ in range(2 * SMALL_POOL.slots)]
         assert {status_of(client) for client in clients} == {500}
         assert status_of(there.ask("hello")) == 200
+
+
+def test_a_fault_while_starting_a_request_that_waited_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(visit: Visit) -> None:
+        raise RuntimeError("a bug of ours")
+
+    with town(replace(SMALL_POOL, slots=1)) as there:
+        limits = replace(DEFAULT_LIMITS, slots=1.0, cpu=0.1)
+        there.deploy(tmp_path, "busy", program("(loop (br 0))", "http_body.new"), limits)
+        there.deploy(tmp_path, "hello", HELLO, limits)
+        busy, waiting = there.ask("busy"), there.ask("hello")
+        monkeypatch.setattr(Visit, "start", start)
+        there.until(busy, waiting)
+        assert (status_of(waiting), outcome_of(waiting)) == (500, "fault")

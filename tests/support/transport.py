@@ -74,6 +74,7 @@ class FakeTransport(asyncio.Transport):
         self.writes = 0
         self.max_waiting = 0
         self._over = False
+        self._lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closed
@@ -95,6 +96,8 @@ class FakeTransport(asyncio.Transport):
         if self._over and not self.waiting:
             self._over = False
             self._protocol.resume_writing()
+        if self.closed and not self.waiting:
+            self._lose()
 
     def get_write_buffer_size(self) -> int:
         return len(self.waiting)
@@ -117,13 +120,21 @@ class FakeTransport(asyncio.Transport):
         return self.closed
 
     def close(self) -> None:
+        """As uvloop does: what waits is sent first, however long that takes."""
         if not self.closed:
             self.closed = True
-            self._loop.call_soon(lambda: self._protocol.connection_lost(None))
+            if not self.waiting:
+                self._lose()
 
     def abort(self) -> None:
         self.aborted = True
-        self.close()
+        self.closed = True
+        self._lose()
+
+    def _lose(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._loop.call_soon(lambda: self._protocol.connection_lost(None))
 
 
 class Driven:

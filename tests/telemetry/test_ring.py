@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -108,3 +109,52 @@ def test_the_records_of_a_killed_worker_are_its_successors_to_add() -> None:
     assert numbers(later) == wanted == numbers(cells)
     record(later, BLOCK, 1)
     assert numbers(later)[0][layout.BYTES_OUT] == 31 * 11
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda ring, base: (base + layout.JOURNAL_SIZE, 1 << 40), id="journal size"),
+        pytest.param(lambda ring, base: (base + layout.JOURNAL_SIZE, -1), id="negative size"),
+    ],
+)
+def test_what_a_compromised_worker_left_harms_nobody(
+    spoil: Callable[[Ring, int], tuple[int, int]],
+) -> None:
+    shared = SharedCells.create(2, 8)
+    try:
+        base = shared.base(0) + layout.ring_offset(8)
+        cell, value = spoil(shared.ring(0), base)
+        shared.cells[cell] = value
+        shared.block_sum(2)  # a scrape
+        shared.worker(0).end()
+        assert shared.cells[base + layout.JOURNAL_SIZE] == 0
+    finally:
+        shared.close()
+
+
+def test_a_journal_that_points_elsewhere_is_dropped() -> None:
+    shared = SharedCells.create(2, 8)
+    try:
+        base = shared.base(0) + layout.ring_offset(8)
+        other = shared.base(1) + layout.Gauge.SLOTS
+        shared.cells[base + layout.JOURNAL] = other
+        shared.cells[base + layout.JOURNAL + 1] = 777
+        shared.cells[base + layout.JOURNAL_SIZE] = 1
+        shared.worker(0).end()
+        assert shared.cells[other] == 0, "another worker's cell is not this one's to write"
+    finally:
+        shared.close()
+
+
+def test_a_wild_record_is_dropped() -> None:
+    shared = SharedCells.create(1, 8)
+    try:
+        at = shared.base(0) + layout.ring_offset(8) + layout.RING_RECORDS
+        shared.cells[at] = 1 << 50  # its block
+        shared.cells[at + layout.RECORD_CELLS - 1] = 1
+        shared.block_sum(2)
+        shared.worker(0).end()
+        assert shared.cells[at + layout.RECORD_CELLS - 1] == 0
+    finally:
+        shared.close()
