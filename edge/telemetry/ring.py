@@ -144,14 +144,20 @@ class Ring:
             return False
         if any(not first <= cells[e] < self._base for e in range(at, at + 2 * entries, 2)):
             return False
-        return all(
-            first <= row[0] <= self._base - BLOCK_CELLS
-            and (self._base - row[0]) % BLOCK_CELLS == 0
-            and 0 <= row[1] <= OTHER_METHOD
-            and 0 <= row[2] <= 999
-            and 0 <= row[3] < len(ENDINGS)
-            and min(row) >= 0
-            for row in self._rows()
+        rows = self._rows()
+        if not rows:
+            return True
+        columns = list(zip(*rows, strict=True))  # by columns, for the loops are C's
+        return (
+            min(map(min, columns)) >= 0
+            and max(columns[1]) <= OTHER_METHOD
+            and max(columns[2]) <= 999
+            and max(columns[3]) < len(ENDINGS)
+            and all(
+                first <= block <= self._base - BLOCK_CELLS
+                and (self._base - block) % BLOCK_CELLS == 0
+                for block in set(columns[0])
+            )
         )
 
     # Reading, from any process --------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from edge.control import (
     MAX_REASONS,
     MAX_TO_SUPERVISOR,
     MAX_TO_WORKER,
+    MAX_UNREAD,
     Abort,
+    Channel,
     Commit,
     Committed,
     ControlError,
@@ -149,3 +152,31 @@ def test_orders_that_cannot_be_read_are_refused(body: bytes) -> None:
 
 def test_secrets_do_not_show_in_what_is_logged_about_a_message() -> None:
     assert "hidden" not in repr(TO_WORKER[1])
+
+
+class _Deaf(asyncio.Transport):
+    """A transport whose other end takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.waiting += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_worker_that_does_not_read_is_cut_off_before_it_costs_much() -> None:
+    channel = Channel(limit=1 << 20, on_body=lambda body: None, on_close=lambda reason: None)
+    deaf = _Deaf()
+    channel.connection_made(deaf)
+    for _ in range(100):
+        channel.send_frame(b"x" * 1_000_000)
+    assert deaf.aborted
+    assert deaf.waiting <= MAX_UNREAD + 2_000_000

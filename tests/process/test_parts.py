@@ -167,3 +167,19 @@ def test_counters_of_a_world_that_was_never_served_are_free_at_once(cells: Share
     directory.assign(series)
     Retirement(directory, cells).forget([series])
     assert series not in directory.assigned
+
+
+def test_a_version_that_comes_back_keeps_its_counters() -> None:
+    cells = SharedCells.create(1)
+    try:
+        directory = BlockDirectory(cells)
+        series = Series("shop", "1")
+        block = directory.assign(series)
+        retirement = Retirement(directory, cells)
+        retirement.retire([series], 2)
+        retirement.keep([series])  # the next world serves it again
+        for _ in range(QUIET_LOOKS + 1):
+            retirement.advance(9)
+        assert directory.assigned[series] == block
+    finally:
+        cells.close()
