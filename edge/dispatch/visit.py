@@ -13,9 +13,9 @@ from edge.abi.sandbox import Sandbox
 from edge.abi.wasi.cgi import Cgi
 from edge.abi.wasi.program import flush
 from edge.dispatch import pages
-from edge.errors import EdgeError
 from edge.http.body import Body
 from edge.http.message import Headers, ResponseHead
+from edge.http.refusal import BadRequest, Refused
 from edge.model.units import write_bytes
 from edge.outcome import OK, Ending, Outcome
 from edge.runtime.guest import Guest
@@ -109,9 +109,7 @@ class Visit:
             self.dispatcher.forget(self)
             self.queued_at = 0
             self.outcome = (
-                CLIENT_GONE
-                if exchange.refusal is None
-                else Outcome(Ending.BAD_REQUEST, exchange.refusal.reason)
+                CLIENT_GONE if exchange.refusal is None else self._refusal(exchange.refusal)
             )
             self._record()
         elif self.outcome is not None:
@@ -121,7 +119,12 @@ class Visit:
         elif exchange.over_output:
             self._end_for(self._output_outcome())
         elif exchange.refusal is not None:  # its body broke HTTP: the client has its answer
-            self._end_for(Outcome(Ending.BAD_REQUEST, exchange.refusal.reason))
+            self._end_for(self._refusal(exchange.refusal))
+
+    def _refusal(self, refusal: Refused) -> Outcome:
+        if refusal.kind is BadRequest.BODY_TOO_LARGE:
+            return self._body_outcome()
+        return Outcome(Ending.BAD_REQUEST, refusal.reason)
 
     def client_gone(self) -> None:
         """The client left early: its sandbox has nobody to work for."""
@@ -293,8 +296,3 @@ class TimedDownstream:
 
     def abort(self) -> None:
         self._exchange.abort()
-
-
-def failure(error: EdgeError) -> Outcome:
-    """The outcome of an error of ours that names whose fault it was."""
-    return Outcome(Ending.FAULT, str(error))

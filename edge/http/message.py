@@ -6,7 +6,6 @@ the code that speaks to guests (`edge.abi`): neither imports the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,6 +83,3 @@ class Downstream(Protocol):
     def abort(self) -> None:
         """End the connection so that the client sees an unfinished message."""
         ...
-
-
-FinishedCallback = Callable[[], None]

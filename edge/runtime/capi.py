@@ -26,7 +26,6 @@ from ctypes import (
     c_uint8,
     c_void_p,
 )
-from struct import Struct
 from typing import Any, Final
 
 from wasmtime import _ffi as ffi
@@ -45,15 +44,12 @@ VIEW: Final = memoryview(WINDOW).cast("B")
 INSTANCE_SIZE: Final = ctypes.sizeof(ffi.wasmtime_instance_t)
 EXTERN_SIZE: Final = ctypes.sizeof(ffi.wasmtime_extern_t)
 EXTERN_VALUE: Final = ffi.wasmtime_extern_t.of.offset
-EXTERN_KIND_FUNC: Final = 0
-EXTERN_KIND_MEMORY: Final = 3
 
 # Every 64-bit integer argument is declared `c_void_p`: the ABI is the same, and ctypes converts an
 # int to it in half the time (store_limiter: 0.75 us with c_int64, 0.39 us so).
 _PATH: Final = ffi.dll._name
 _fast = PyDLL(_PATH)
 _constants: list[Any] = []
-_QWORD = Struct("<Q")
 
 
 def _declare(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -129,15 +125,6 @@ class _ByteVec(ctypes.Structure):
 def address_of(owner: Any) -> int:
     """The pointer inside one of the wheel's objects; keep the object while C may use it."""
     return ctypes.cast(owner.ptr(), c_void_p).value or 0
-
-
-def read_qword(address: int) -> int:
-    value: int = _QWORD.unpack_from(WINDOW, address)[0]
-    return value
-
-
-def write_qword(address: int, value: int) -> None:
-    _QWORD.pack_into(WINDOW, address, value)
 
 
 # Messages ------------------------------------------------------------------------------------
