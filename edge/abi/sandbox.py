@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from edge.abi.capabilities import NO_CAPABILITIES, Capabilities
 from edge.abi.handles import HandleTable
 from edge.abi.memory import NO_MEMORY, GuestMemory
 from edge.errors import LimitExceeded
@@ -59,6 +60,7 @@ class Sandbox:
     downstream: Downstream
     account: Account
     meter: Meter
+    capabilities: Capabilities = NO_CAPABILITIES
     memory: GuestMemory = NO_MEMORY
     calls = 0  # hostcalls made
     held = 0  # bytes of the account that `hold` charged: heads, names, secrets
@@ -157,6 +159,7 @@ def sandbox_maker(
     ledger: Ledger,
     log_line: LogLine,
     clock_resolution_ns: int,
+    capabilities: Capabilities = NO_CAPABILITIES,
 ) -> Callable[[Downstream], Sandbox]:
     """Makes sandboxes of one service version, which share what does not change between them.
 
@@ -184,4 +187,5 @@ def sandbox_maker(
     VersionSandbox.limits = limits
     VersionSandbox.log_line = staticmethod(log_line)
     VersionSandbox.clock_resolution_ns = clock_resolution_ns
+    VersionSandbox.capabilities = capabilities
     return VersionSandbox

@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
+from edge.model.acl import AclEntry
+from edge.model.backend import Backend
 from edge.model.limits import DEFAULT_LIMITS, Limits
 from edge.model.route import Route
 from edge.model.secret import Secret
@@ -86,6 +88,32 @@ class Service:
             example="{keys: {api: {env: API_KEY}}}",
         ),
     ] = field(default_factory=dict, repr=False)
+    backends: Annotated[
+        Mapping[str, Backend],
+        About(
+            Kind.BACKENDS,
+            "Backends that its program may send requests to, by name; the keys of one are below.",
+            example="{origin: {url: https://origin.example.com}}",
+        ),
+    ] = field(default_factory=dict, repr=False)
+    kv_stores: Annotated[
+        Mapping[str, str],
+        About(
+            Kind.KV_STORES,
+            "KV stores by the name its program uses. A list of names gives it stores of its own; "
+            "`{NAME: SHARED}` opens the store called SHARED, which other services may open too.",
+            example="[cart, sessions]",
+        ),
+    ] = field(default_factory=dict)
+    acls: Annotated[
+        Mapping[str, tuple[AclEntry, ...]],
+        About(
+            Kind.ACLS,
+            "Access control lists by name, each a list of `{prefix: NETWORK, action: TEXT}` or "
+            "`{file: PATH}` with JSON of that form under `entries`.",
+            example="{blocked: [{prefix: 203.0.113.0/24, action: BLOCK}]}",
+        ),
+    ] = field(default_factory=dict)
     log_endpoints: Annotated[
         tuple[str, ...],
         About(
