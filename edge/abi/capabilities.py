@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge.http.fetch import Upstream
 from edge.model.backend import Backend
 from edge.settings import ShieldSite
+from edge.upstream.fetch import Upstream
 
 
 @dataclass(slots=True)
