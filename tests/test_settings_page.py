@@ -53,7 +53,8 @@ def test_the_page_is_what_the_definitions_say() -> None:
 
 @pytest.mark.parametrize(("path", "item"), EVERY, ids=[path for path, _ in EVERY])
 def test_every_default_on_the_page_parses_to_itself(path: str, item: SettingField) -> None:
-    shown = f'"{text}"' if (text := written(item, item.default)) else "[]"
+    nothing = "{}" if isinstance(item.default, dict) else "[]"
+    shown = f'"{text}"' if (text := written(item, item.default)) else nothing
     assert f"`{path}`" in render()
     assert at(parse(nested(path, shown)), path) == item.default
 
@@ -92,7 +93,9 @@ def test_every_key_of_a_service_has_an_example_that_parses() -> None:
     parse(
         "services: {a: {module: services/hello.wat, routes: [{host: '*', path: /}], limits: {}, "
         "env: {GREETING: hello}, config_stores: {flags: {banner: blue}}, log_endpoints: [audit], "
-        "family: auto, unknown_imports: refuse, server_timing: false}}"
+        "family: auto, unknown_imports: refuse, server_timing: false, "
+        "backends: {origin: {url: https://origin.example.com}}, kv_stores: [cart, sessions], "
+        "acls: {blocked: [{prefix: 203.0.113.0/24, action: BLOCK}]}}}"
     )
 
 

@@ -125,3 +125,10 @@ def read_variable(text: str) -> str:
     if not _VARIABLE.fullmatch(text):
         raise ValueError(f"{text!r} is not the name of an environment variable")
     return text
+
+
+def read_word(text: str) -> str:
+    """A word of a protocol, such as a host or a method: 1 to 1,024 visible ASCII characters."""
+    if not 1 <= len(text) <= 1024 or not all("!" <= letter <= "~" for letter in text):
+        raise ValueError(f"{text[:64]!r} is not 1 to 1024 visible ASCII characters")
+    return text

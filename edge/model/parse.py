@@ -14,6 +14,7 @@ from typing import Annotated
 from edge.errors import ConfigError, Problem
 from edge.model.documented import documented
 from edge.model.limits import DEFAULT_CEILINGS, DEFAULT_LIMITS, Limits, above_ceiling
+from edge.model.platform_reader import PlatformReader
 from edge.model.reader import Reader
 from edge.model.service import Service
 from edge.model.service_reader import ReadFile, ServiceReader, Surroundings
@@ -56,7 +57,7 @@ def parse_config(
     root, problems = read_document(text, source=source, env=env)
     if root is None:
         root = Entries({}, {}, 1)
-    reader = Reader(base)
+    reader = PlatformReader(base)
     top = reader.entries(root, "")
     parts = documented(Settings)
     own = ("limits", "ceilings", "services")
@@ -70,7 +71,7 @@ def parse_config(
     _check_settings(reader, settings, top)
     services: tuple[Service, ...] = ()
     if "services" in top.entries:
-        around = Surroundings(limits, ceilings, env, read_file)
+        around = Surroundings(limits, ceilings, env, read_file, trusted=True)
         service_reader = ServiceReader(base, around)
         services = service_reader.services(top.entries["services"])
         problems += service_reader.problems

@@ -67,8 +67,8 @@ def _dataclass(cls: Any, data: Any) -> object:
 
 
 def _build(hint: Any, data: Any) -> Any:
-    if hint == IPNetwork:
-        return ip_network(data)
+    if hint in (IPNetwork, IPNetwork | None):
+        return None if data is None else ip_network(data)
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         if data is None:

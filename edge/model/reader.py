@@ -92,7 +92,7 @@ class Reader:
             return special(node, path)
         match about.kind:
             case Kind.GROUP:
-                return self.group(current, node, path)
+                return self.group(item.type() if current is None else current, node, path)
             case Kind.DURATION | Kind.BYTES | Kind.COUNT | Kind.SHARE:
                 return parsed(node, partial(_number, about))
             case Kind.SWITCH:
@@ -111,6 +111,8 @@ class Reader:
                 return self._listeners(node, path)
             case Kind.NETWORKS:
                 return tuple(parsed(one, names.read_network) for one in _list(node))
+            case Kind.TEXT:
+                return parsed(node, names.read_word)
             case Kind.TEXT_MAP:
                 return self.text_map(node, path, names.read_variable)
             case _:

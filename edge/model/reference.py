@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
+from edge.model.backend import Backend, HealthCheck
 from edge.model.documented import SettingField, documented
 from edge.model.limits import DEFAULT_CEILINGS, Limits
 from edge.model.parse import Config
@@ -42,6 +43,20 @@ A mapping of names to services. A name has 1 to 63 letters, digits, `.`, `_` or 
 with a letter or a digit. `module` and `routes` are required.
 """
 
+_BACKEND_HEAD = """\
+## services.NAME.backends.NAME
+
+Where requests of a guest may go. Backends in this document are the operator's word and may lead
+anywhere; those that a guest registers, or that come with a deployment through the API, obey
+`egress`. Certificates and keys are text, `{env: NAME}` or `{file: PATH}`.
+"""
+
+_HEALTH_HEAD = """\
+## services.NAME.backends.NAME.health_check
+
+Each worker checks for itself. A backend is well while `threshold` of its last `window` checks were.
+"""
+
 _ROUTE_HEAD = """\
 ## services.NAME.routes[]
 
@@ -74,6 +89,10 @@ def _sections() -> Iterator[str]:
     yield _table(documented(Service), "services.NAME.")
     yield _ROUTE_HEAD
     yield _table(documented(Route), "")
+    yield _BACKEND_HEAD
+    yield _table(documented(Backend), "")
+    yield _HEALTH_HEAD
+    yield _table(documented(HealthCheck), "")
 
 
 def _group(group: SettingField, path: str) -> Iterator[str]:

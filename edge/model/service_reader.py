@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.model import names
+from edge.model.acl import AclEntry
+from edge.model.backend import Backend
+from edge.model.backend_reader import BackendReader, Trust
 from edge.model.documented import documented
 from edge.model.limits import Limits, above_ceiling
+from edge.model.platform_reader import acl_from_json, read_acl
 from edge.model.reader import Reader, parsed, text_of
 from edge.model.route import Route, find_conflicts
 from edge.model.secret import Secret
@@ -41,6 +45,7 @@ class Surroundings:
     ceilings: Limits
     env: Mapping[str, str]
     read_file: ReadFile | None = None
+    trusted: bool = False  # the operator's own document: its backends may lead anywhere
 
 
 class ServiceReader(Reader):
@@ -52,6 +57,9 @@ class ServiceReader(Reader):
             Kind.LIMITS: self._limits,
             Kind.STORES: self._stores,
             Kind.SECRETS: self._secret_stores,
+            Kind.BACKENDS: self._backends,
+            Kind.KV_STORES: self._kv_stores,
+            Kind.ACLS: self._acls,
         }
         super().__init__(base, special)
         self._around = around
@@ -173,6 +181,46 @@ class ServiceReader(Reader):
                     self.problem(join(join(path, name), key), str(error), secret.line)
         return stores
 
+    def _backends(self, node: Node, path: str) -> dict[str, Backend]:
+        trust = Trust(self._material, dynamic=not self._around.trusted)
+        reader = BackendReader(self.base, trust)
+        found = reader.backends(node, path)
+        self.problems += reader.problems
+        return found
+
+    def _kv_stores(self, node: Node, path: str) -> dict[str, str]:
+        if isinstance(node, Items):
+            return {parsed(one, names.read_name): "" for one in node.items}
+        return {
+            name: "" if isinstance(child, Scalar) and child.null else parsed(child, names.read_name)
+            for name, child in self._named(node, path)
+        }
+
+    def _acls(self, node: Node, path: str) -> dict[str, tuple[AclEntry, ...]]:
+        found: dict[str, tuple[AclEntry, ...]] = {}
+        for name, child in self._named(node, path):
+            where = join(path, name)
+            try:
+                found[name] = self._acl(child, where)
+            except ValueError as error:
+                self.problem(where, str(error), child.line)
+        return found
+
+    def _acl(self, node: Node, path: str) -> tuple[AclEntry, ...]:
+        if isinstance(node, Entries) and list(node.entries) == ["file"]:
+            return acl_from_json(parsed(node.entries["file"], self._from_file))
+        if not isinstance(node, Items):
+            raise ValueError("must be a list of {prefix: NETWORK, action: TEXT} or {file: PATH}")
+        pairs = []
+        for position, one in enumerate(node.items):
+            where = join(path, position)
+            entries = self.entries(one, where)
+            self.check_keys(entries, ("prefix", "action"), where)
+            if not {"prefix", "action"} <= entries.entries.keys():
+                raise ValueError(f"entry {position} needs both prefix and action")
+            pairs.append((text_of(entries.entries["prefix"]), text_of(entries.entries["action"])))
+        return read_acl(pairs)
+
     def _named(self, node: Node, path: str) -> list[tuple[str, Node]]:
         """The entries whose keys can be names; the others are noted."""
         found: list[tuple[str, Node]] = []
@@ -184,6 +232,10 @@ class ServiceReader(Reader):
         return found
 
     def _secret(self, node: Node) -> Secret:
+        return Secret(self._material(node))
+
+    def _material(self, node: Node) -> bytes:
+        """What must not be quoted: text, a variable's value, or what a file holds."""
         if isinstance(node, Scalar):
             value = text_of(node).encode("utf-8", "surrogateescape")
         elif isinstance(node, Entries) and list(node.entries) == ["env"]:
@@ -194,7 +246,7 @@ class ServiceReader(Reader):
             raise ValueError("must be text, {env: NAME} or {file: PATH}")
         if len(value) > MAX_SECRET_BYTES:
             raise ValueError(f"is larger than {write_bytes(MAX_SECRET_BYTES)}")
-        return Secret(value)
+        return value
 
     def _from_environment(self, name: str) -> bytes:
         if name in PRIVATE_VARIABLES:

@@ -40,7 +40,6 @@ class Kind(Enum):
     SECRETS = "mapping of secret stores"
     LIMITS = "limits"
     TEXT = "text"
-    NUMBERS = "number or list of numbers"
     URL = "URL"
     PEM = "PEM text or `{file: PATH}`"
     CERTIFICATE = "`{certificate: PEM, key: PEM}`"
