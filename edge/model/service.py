@@ -163,4 +163,5 @@ class Version:
     artifact: Path | None = None  # the compiled module
     refused: str = ""  # one line for the author of the module
     series: int = 0  # position of its counters among the shared ones
+    backend_slots: Mapping[str, int] = field(default_factory=dict)  # where each backend is counted
     quarantined: bool = False  # it keeps killing workers

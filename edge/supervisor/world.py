@@ -134,7 +134,9 @@ class WorldBuilder:
                 )
                 if version.number != (old.number if old else 0):
                     self._counters.deploys.add(service.name, "ok")
-            versions.append(replace(version, series=self._directory.assign(series_of(version))))
+            series = self._directory.assign(series_of(version))
+            slots = self._directory.backend_slots(service.name, service.backends)
+            versions.append(replace(version, series=series, backend_slots=slots))
         return World(Snapshot(0, settings, tuple(versions)), artifacts)
 
     async def repair(self, world: World) -> tuple[dict[str, Artifact], dict[str, str]]:

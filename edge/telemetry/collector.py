@@ -42,6 +42,8 @@ _ENDING_LIMITS = [
 ]
 _CLASS_LABELS = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "5xx", "5xx", "5xx", "5xx")
 
+_BACKEND_LABELS = ("failed", "1xx", "2xx", "3xx", "4xx", "5xx")
+
 _WORKER_GAUGES: Mapping[Gauge, Metric] = {
     Gauge.CONNECTIONS: metrics.CONNECTIONS,
     Gauge.REQUESTS_IN_FLIGHT: metrics.WORKER_REQUESTS,
@@ -63,6 +65,13 @@ _SERVICE_SUMS: tuple[tuple[Metric, int, float], ...] = (
 _SERVICE_HISTOGRAMS: tuple[tuple[Metric, int, int, int, float], ...] = (
     (metrics.REQUEST_DURATION, layout.DURATION, layout.TIME_CELLS, layout.DURATION_SUM, 1e9),
     (metrics.RESPONSE_START, layout.START, layout.TIME_CELLS, layout.START_SUM, 1e9),
+    (
+        metrics.BACKEND_START,
+        layout.BACKEND_START,
+        layout.TIME_CELLS,
+        layout.BACKEND_START_SUM,
+        1e9,
+    ),
     (metrics.QUEUE_WAIT, layout.QUEUE, layout.TIME_CELLS, layout.QUEUE_SUM, 1e9),
     (metrics.REQUEST_CPU, layout.CPU, layout.TIME_CELLS, layout.CPU_SUM, 1e9),
     (metrics.GUEST_MEMORY, layout.MEMORY, layout.MEMORY_CELLS, layout.MEMORY_SUM, 1),
@@ -150,6 +159,9 @@ class EdgeCollector(Collector):
             ),
         )
         yield _family(metrics.LIMIT_HITS, _limit_hits(services))
+        yield _family(metrics.BACKEND_REQUESTS, self._backend_requests(services))
+        yield _family(metrics.BACKEND_FAILURES, _backend_failures(services))
+        yield _family(metrics.KV_OPERATIONS, _kv_operations(services))
         yield _family(metrics.IN_FLIGHT, (((name,), n) for name, n in in_flight.items()))
         for metric, cell, scale in _SERVICE_SUMS:
             yield _family(metric, (((name,), row[cell] / scale) for name, row in services.items()))
@@ -162,6 +174,14 @@ class EdgeCollector(Collector):
                     cells[0] += max(requests - sum(cells), 0)
                 family.add_metric((name,), buckets(cells, metric.bounds), row[total] / scale)
             yield family
+
+    def _backend_requests(self, services: Rows) -> Iterator[tuple[tuple[str, ...], int]]:
+        for service, row in services.items():
+            for slot, name in self._directory.backend_names(service).items():
+                start = layout.BACKENDS + slot * layout.BACKEND_CLASSES
+                for code, label in enumerate(_BACKEND_LABELS):
+                    if row[start + code]:
+                        yield (service, name, label), row[start + code]
 
     def _workers(self) -> Iterator[Family]:
         workers = [self._cells.worker(slot) for slot in range(self._cells.workers)]
@@ -208,6 +228,19 @@ class EdgeCollector(Collector):
         yield _family(
             metrics.CONNECTIONS_REFUSED, (((cell.label,), total(cell)) for cell in Refusal)
         )
+        yield _family(
+            metrics.UPSTREAM_CONNECTIONS,
+            (
+                ((str(w.slot), state), w.get(gauge))
+                for w in living
+                for state, gauge in (
+                    ("open", Gauge.UPSTREAM_OPEN),
+                    ("idle", Gauge.UPSTREAM_IDLE),
+                )
+            ),
+        )
+        yield _family(metrics.UPSTREAM_OPENED, [((), total(Total.UPSTREAM_OPENED))])
+        yield _family(metrics.UPSTREAM_REUSED, [((), total(Total.UPSTREAM_REUSED))])
         yield _family(metrics.CONNECTIONS_ACCEPTED, [((), total(Total.CONNECTIONS_ACCEPTED))])
         yield _family(metrics.FAULTS, [((), total(Total.FAULTS))])
         yield _family(
@@ -257,6 +290,22 @@ def _requests(services: Rows) -> Iterator[tuple[tuple[str, ...], int]]:
             for name, count in classes.items():
                 if count:
                     yield (service, name, label), count
+
+
+def _backend_failures(services: Rows) -> Iterator[tuple[tuple[str, ...], int]]:
+    for service, row in services.items():
+        for cell, cause in enumerate(layout.BACKEND_CAUSES, layout.CAUSES):
+            if row[cell]:
+                yield (service, cause), row[cell]
+
+
+def _kv_operations(services: Rows) -> Iterator[tuple[tuple[str, ...], int]]:
+    for service, row in services.items():
+        for operation in layout.KvOp:
+            for result in layout.KvResult:
+                count = row[layout.KV + operation * layout.KV_RESULTS + result]
+                if count:
+                    yield (service, operation.label, result.label), count
 
 
 def _limit_hits(services: Rows) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -7,14 +7,23 @@ service, so a service's counters never step back when it is deployed again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edge.telemetry.layout import DYNAMIC_BACKENDS as DYNAMIC_SLOT
 from edge.telemetry.layout import (
+    NAMED_BACKENDS,
     NO_SERVICE_BLOCK,
     OTHER_BLOCK,
     RESERVED_BLOCKS,
 )
-from edge.telemetry.metrics import NO_SERVICE, OTHER_SERVICES
+from edge.telemetry.layout import OTHER_BACKENDS as OTHER_SLOT
+from edge.telemetry.metrics import (
+    DYNAMIC_BACKENDS,
+    NO_SERVICE,
+    OTHER_BACKENDS,
+    OTHER_SERVICES,
+)
 from edge.telemetry.shared import SharedCells
 
 
@@ -37,6 +46,7 @@ class BlockDirectory:
         self._assigned: dict[Series, int] = {}
         self._folded: set[Series] = set()
         self._retired: dict[str, list[int]] = {}
+        self._backends: dict[str, dict[str, int]] = {}
         self.reserved = {
             NO_SERVICE_BLOCK: Series(NO_SERVICE, ""),
             OTHER_BLOCK: Series(OTHER_SERVICES, ""),
@@ -75,8 +85,22 @@ class BlockDirectory:
             )
         else:
             self._retired.pop(series.service, None)
+            self._backends.pop(series.service, None)
         self._cells.zero_block(block)
         self._free.append(block)
+
+    def backend_slots(self, service: str, backends: Iterable[str]) -> dict[str, int]:
+        """Where a service's backends are counted: the same place as long as the service lives."""
+        slots = self._backends.setdefault(service, {})
+        for name in sorted(backends):
+            if name not in slots and len(slots) < NAMED_BACKENDS:
+                slots[name] = len(slots)
+        return {name: slots.get(name, OTHER_SLOT) for name in backends}
+
+    def backend_names(self, service: str) -> dict[int, str]:
+        """The label of each slot that a service may have used."""
+        names = {slot: name for name, slot in self._backends.get(service, {}).items()}
+        return names | {DYNAMIC_SLOT: DYNAMIC_BACKENDS, OTHER_SLOT: OTHER_BACKENDS}
 
     @property
     def assigned(self) -> dict[Series, int]:

@@ -66,6 +66,8 @@ class Gauge(IntEnum):
     GUEST_MEMORY_BYTES = 10
     HOST_BYTES = 11
     SLOTS = 12
+    UPSTREAM_OPEN = 13
+    UPSTREAM_IDLE = 14
 
 
 class WorkerState(IntEnum):
@@ -84,6 +86,8 @@ class Total(IntEnum):
     LOG_LINES_DROPPED = 65  # the ring was full
     LOG_LINES_FAILED = 66  # the file refused them
     FAULTS = 67  # bugs of ours, caught
+    UPSTREAM_OPENED = 68
+    UPSTREAM_REUSED = 69
 
 
 class Rejection(IntEnum):
@@ -147,7 +151,20 @@ HOSTCALLS: Final = DURATION_SUM + 7
 LOG_BYTES_DROPPED: Final = DURATION_SUM + 8
 LIMITS: Final = DURATION_SUM + 16
 LIMIT_CELLS: Final = 16
-PLAIN_CELLS: Final = LIMITS + LIMIT_CELLS  # what every scrape reads
+BACKENDS: Final = LIMITS + LIMIT_CELLS  # [slot][status // 100]; class 0 is a failure
+BACKEND_CLASSES: Final = 6
+NAMED_BACKENDS: Final = 30  # the first so many that a service ever had; the others share a slot
+DYNAMIC_BACKENDS: Final = 30  # slot of all backends that guests registered
+OTHER_BACKENDS: Final = 31
+BACKEND_SLOTS: Final = 32
+CAUSES: Final = BACKENDS + BACKEND_SLOTS * BACKEND_CLASSES
+CAUSE_CELLS: Final = 32
+BACKEND_START: Final = CAUSES + CAUSE_CELLS
+BACKEND_START_SUM: Final = BACKEND_START + TIME_CELLS
+KV: Final = BACKEND_START_SUM + 1  # [operation][result]
+KV_RESULTS: Final = 3
+KV_CELLS: Final = 15
+PLAIN_CELLS: Final = KV + KV_CELLS  # what every scrape reads
 CODES: Final = PLAIN_CELLS  # one per status code, touched only when the operator asks for codes
 BLOCK_CELLS: Final = CODES + 1000
 
@@ -165,6 +182,46 @@ class SoftLimit(IntEnum):
     def label(self) -> str:
         """The value of the `limit` label."""
         return self.name.lower()
+
+
+class KvOp(IntEnum):
+    """What guests ask of KV stores."""
+
+    LOOKUP = 0
+    INSERT = 1
+    DELETE = 2
+    LIST = 3
+
+    @property
+    def label(self) -> str:
+        """The value of the `operation` label."""
+        return self.name.lower()
+
+
+class KvResult(IntEnum):
+    """How that ended."""
+
+    OK = 0
+    REFUSED = 1  # not found, a precondition that failed, too large
+    ERROR = 2  # ours: the file, the queue
+
+    @property
+    def label(self) -> str:
+        """The value of the `result` label."""
+        return self.name.lower()
+
+
+# Why requests to backends fail; the words of `edge.upstream`, which a layer above cannot lend us.
+BACKEND_CAUSES: Final = (
+    "dns_timeout", "dns_error", "destination_not_found", "destination_unavailable",
+    "destination_ip_unroutable", "connection_refused", "connection_terminated",
+    "connection_timeout", "connection_limit_reached", "tls_certificate_error",
+    "tls_configuration_error", "tls_alert_received", "tls_protocol_error",
+    "http_incomplete_response", "http_response_header_section_too_large",
+    "http_response_body_too_large", "http_response_timeout", "http_response_status_invalid",
+    "http_upgrade_failed", "http_protocol_error", "http_request_uri_invalid", "h2_error", "loop",
+    "internal_error",
+)  # fmt: skip
 
 
 # The ring of requests not yet counted, as offsets from its base; `ring.py` says how it is used ----
@@ -191,3 +248,5 @@ def ring_offset(blocks: int) -> int:
 
 assert len(ENDINGS) <= OUTCOME_CELLS
 assert len(SoftLimit) <= LIMIT_CELLS
+assert len(BACKEND_CAUSES) <= CAUSE_CELLS
+assert len(KvOp) * len(KvResult) <= KV_CELLS

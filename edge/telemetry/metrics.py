@@ -14,6 +14,8 @@ from edge.telemetry.histogram import memory_bounds, time_bounds
 
 NO_SERVICE = "_none"
 OTHER_SERVICES = "_other"
+DYNAMIC_BACKENDS = "_dynamic"
+OTHER_BACKENDS = "_other"
 
 
 class Kind(Enum):
@@ -103,6 +105,37 @@ INSTANTIATE = Metric(
     "edge_instantiate_seconds", H, "Time to make a fresh sandbox from its template.",
     (), time_bounds(18),
 )  # fmt: skip
+
+# What guests reach -------------------------------------------------------------------------------
+BACKEND_REQUESTS = Metric(
+    "edge_backend_requests_total", C,
+    "Requests to backends. code is the class of the response, or failed without one.",
+    ("service", "backend", "code"),
+)  # fmt: skip
+BACKEND_FAILURES = Metric(
+    "edge_backend_failures_total", C, "Requests to backends without a response, by cause.",
+    ("service", "cause"),
+)  # fmt: skip
+BACKEND_START = Metric(
+    "edge_backend_response_start_seconds", H,
+    "From a guest's request to a backend to the head of its response.",
+    ("service",), time_bounds(26),
+)  # fmt: skip
+KV_OPERATIONS = Metric(
+    "edge_kv_operations_total", C,
+    "Operations on KV stores: refused is the guest's doing, error is ours.",
+    ("service", "operation", "result"),
+)  # fmt: skip
+UPSTREAM_CONNECTIONS = Metric(
+    "edge_upstream_connections", G, "Connections to backends (state open) and unused ones (idle).",
+    ("worker", "state"),
+)  # fmt: skip
+UPSTREAM_OPENED = Metric(
+    "edge_upstream_connections_opened_total", C, "Connections made to backends."
+)
+UPSTREAM_REUSED = Metric(
+    "edge_upstream_connections_reused_total", C, "Requests to backends on a connection in place."
+)
 
 # Admission, connections and workers -------------------------------------------------------------
 REJECTED = Metric("edge_rejected_total", C, "Requests that admission turned away.", ("reason",))
@@ -197,6 +230,8 @@ def reference() -> str:
         "  `OTHER`.",
         "* A service's counters go on from version to version; `edge_request_outcome_total` has",
         "  the version and ends with it. Removing a service ends all of its series.",
+        "* `backend`: the first 30 that a service ever had by name, all dynamic ones together as",
+        f"  `{DYNAMIC_BACKENDS}`, and what is beyond as `{OTHER_BACKENDS}`.",
         "* Buckets are powers of two: times from 5 µs, memory from 64 KiB.", "",
         "| metric | type | labels | meaning |", "|---|---|---|---|",
     ]  # fmt: skip

@@ -5,7 +5,22 @@ A request is a record in shared memory at once, and in the counters a little lat
 
 from __future__ import annotations
 
-from edge.telemetry.layout import LIMITS, LOG_BYTES_DROPPED, SoftLimit
+from edge.telemetry.layout import (
+    BACKEND_CAUSES,
+    BACKEND_CLASSES,
+    BACKEND_START,
+    BACKEND_START_SUM,
+    BACKENDS,
+    CAUSES,
+    KV,
+    KV_RESULTS,
+    LIMITS,
+    LOG_BYTES_DROPPED,
+    TIME_UNIT_NS,
+    KvOp,
+    KvResult,
+    SoftLimit,
+)
 from edge.telemetry.ring import RECORD, RECORD_BYTES, Ring
 
 _pack = RECORD.pack_into
@@ -58,6 +73,22 @@ class ServiceBlock:
     def limit_hit(self, limit: SoftLimit) -> None:
         """Count a refusal that did not end the guest; those that end it count as endings."""
         self._cells[self._base + LIMITS + limit] += 1
+
+    def backend_answered(self, slot: int, status: int, start_ns: int) -> None:
+        """Count a response head from a backend, and the time from asking to having it."""
+        cells, base = self._cells, self._base
+        cells[base + BACKENDS + slot * BACKEND_CLASSES + min(status // 100, 5)] += 1
+        cells[base + BACKEND_START + (start_ns // TIME_UNIT_NS).bit_length()] += 1
+        cells[base + BACKEND_START_SUM] += start_ns
+
+    def backend_failed(self, slot: int, cause: str) -> None:
+        """Count a request to a backend that got no response; `cause` is of BACKEND_CAUSES."""
+        self._cells[self._base + BACKENDS + slot * BACKEND_CLASSES] += 1
+        self._cells[self._base + CAUSES + BACKEND_CAUSES.index(cause)] += 1
+
+    def kv(self, operation: KvOp, result: KvResult) -> None:
+        """Count one operation on a KV store."""
+        self._cells[self._base + KV + operation * KV_RESULTS + result] += 1
 
     def log_bytes_dropped(self, count: int) -> None:
         """Count bytes of guest log over its limit."""
