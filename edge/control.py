@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, cast
 
 from edge.model.plain import from_plain, to_plain
@@ -66,6 +67,8 @@ class Init:
     listeners: tuple[Inherited, ...]
     sizing: Sizing
     settings: Settings
+    rates: Path  # the file of rate counters that all workers share
+    own_addresses: tuple[str, ...]  # of the control listeners: `127.0.0.1:8090`
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class Ending(Enum):
     QUARANTINED = "quarantined"  # this version keeps killing workers
     UNAVAILABLE = "unavailable"  # the service is configured but could not be loaded
     NO_ROUTE = "no_route"
+    LOOP = "loop"  # it has passed this service too often: services call each other in circles
     BAD_REQUEST = "bad_request"  # refused before any routing
     CLIENT_GONE = "client_gone"
     SHUTDOWN = "shutdown"  # ended by our drain deadline

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from edge.abi.sandbox import Sandbox
 from edge.clock import SystemClock
 from edge.control import (
     MAX_TO_WORKER,
@@ -36,8 +37,11 @@ from edge.dispatch import Prepared as Linked
 from edge.errors import ConfigError
 from edge.hostmodules import HOST_MODULES
 from edge.http.addresses import TrustedProxies, format_address
+from edge.model.backend import Backend
+from edge.model.names import read_address
 from edge.model.service import Version
 from edge.outcome import Ending, Outcome
+from edge.platform import Platform
 from edge.process_log import start_log
 from edge.runtime.artifacts import Artifact, ArtifactRefused, open_artifact
 from edge.runtime.driver import Runtime
@@ -46,6 +50,9 @@ from edge.server.front import BadRequestInfo, ConnectionRefusal, Front, HttpLimi
 from edge.server.listener import Listener
 from edge.server.timers import Sweeper
 from edge.settings import CodeLabel, Settings
+from edge.stores.kv import KvLimits
+from edge.stores.kv_sqlite import SqliteKvEngine
+from edge.stores.rates_lmdb import LmdbRates
 from edge.telemetry.access_log import AccessLog
 from edge.telemetry.guest_log import GuestLog
 from edge.telemetry.layout import (
@@ -58,6 +65,8 @@ from edge.telemetry.layout import (
     ending_index,
 )
 from edge.telemetry.shared import SharedCells
+from edge.upstream.client import UpstreamStatistics
+from edge.upstream.fetch import UpstreamFailed
 
 log = logging.getLogger("edge.worker")
 
@@ -65,6 +74,9 @@ BEAT_SECONDS: Final = 0.1  # the supervisor kills after 1 s of silence
 FLUSH_SECONDS: Final = 0.05
 # Open files that are not client connections: sockets, pipes, artifacts while they load, the loop.
 DESCRIPTOR_RESERVE: Final = 128
+# One in so many open files may be a connection to a backend.
+UPSTREAM_SHARE: Final = 4
+KV_FILE: Final = "kv.sqlite3"
 EXIT_ORPHANED: Final = 70
 
 _BAD_REQUEST: Final = ending_index(Ending.BAD_REQUEST)
@@ -112,6 +124,20 @@ class Serving:
             running=self._cells.cells,
             running_at=self._cells.running_index,
         )
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._rates = LmdbRates(init.rates, settings.storage.rate_bytes, time.monotonic)
+        self._platform = Platform(
+            settings,
+            kv=SqliteKvEngine(
+                settings.state_dir / KV_FILE,
+                KvLimits(settings.storage.kv_value_bytes, settings.storage.kv_store_bytes),
+                SystemClock(),
+            ),
+            rates=self._rates,
+            own_addresses=_own_addresses(init),
+            max_connections=descriptors // UPSTREAM_SHARE,
+            on_failure=self._backend_failed,
+        )
         self._dispatcher = Dispatcher(
             runtime=runtime,
             cells=self._cells,
@@ -120,10 +146,12 @@ class Serving:
             loop=loop,
             memory_budget=sizing.memory_budget,
             exact_codes=exact_codes,
+            equip=self._platform.equip,
         )
         self._no_service = self._cells.block(NO_SERVICE_BLOCK, exact_codes=exact_codes)
         self._statistics = ServerStatistics()
         self._copied = ServerStatistics()
+        self._upstream = UpstreamStatistics()
         sweeper = Sweeper(loop, SystemClock())
         limits = http_limits(settings)
         proxies = TrustedProxies([str(network) for network in settings.server.trusted_proxies])
@@ -156,6 +184,8 @@ class Serving:
 
     async def run(self) -> int:
         """Serve until drained; returns the exit status."""
+        self._rates.start()
+        await self._platform.start()
         self._beat_due = self._loop.time()
         self._beat()
         self._flush()
@@ -215,6 +245,7 @@ class Serving:
                 loaded = self._loaded.get(name)
                 if loaded is None or loaded.digest != artifact.digest:
                     fds[name] = await asyncio.to_thread(open_artifact, artifact)
+            await self._platform.prepare(order.snapshot.settings)
 
             def artifact_of(version: Version) -> str:
                 name = version.service.name
@@ -237,6 +268,9 @@ class Serving:
             return
         self._linked = None
         self._dispatcher.commit(linked)
+        self._platform.commit(
+            linked.settings, [deployed.service for deployed in linked.deployed if deployed.runs]
+        )
         self._loaded = self._offered
         if not self._listening:
             self._listening = True
@@ -260,6 +294,7 @@ class Serving:
         self._beat_due = now + BEAT_SECONDS
         self._dispatcher.publish()
         self._publish_connections()
+        self._publish_upstream()
         self._loop.call_later(BEAT_SECONDS, self._beat)
 
     def _flush(self) -> None:
@@ -295,6 +330,19 @@ class Serving:
             cells.add(Total.FAULTS, now.faults - before.faults)
             before.faults = now.faults
 
+    def _publish_upstream(self) -> None:
+        now, before, cells = self._platform.client.statistics(), self._upstream, self._cells
+        cells.set(Gauge.UPSTREAM_OPEN, now.connections_open)
+        cells.set(Gauge.UPSTREAM_IDLE, now.connections_idle)
+        cells.add(Total.UPSTREAM_OPENED, now.connections_opened - before.connections_opened)
+        cells.add(Total.UPSTREAM_REUSED, now.connections_reused - before.connections_reused)
+        self._upstream = now
+
+    def _backend_failed(self, box: Sandbox, backend: Backend, failure: UpstreamFailed) -> None:
+        self._dispatcher.reports.backend_failed(
+            box.service.name, str(box.version), box.downstream.request_id, backend.name, failure
+        )
+
     # Requests that no service ever sees -------------------------------------------------------
 
     def _bad_request(self, info: BadRequestInfo) -> None:
@@ -326,11 +374,19 @@ class Serving:
         self._dispatcher.publish()
         self._publish_connections()
         self._dispatcher.close()
+        await self._platform.aclose()
+        self._rates.close()
         self._flush_logs()
         self._sink.close(1.0)
 
     def _busy(self) -> bool:
         return bool(self._statistics.connections_open or self._dispatcher.runtime.live)
+
+
+def _own_addresses(init: Init) -> list[tuple[str, int]]:
+    """Where this server listens, control listeners included: no guest asks us through a backend."""
+    found = [item.address for item in init.listeners] + list(init.own_addresses)
+    return [(listen.host, listen.port) for listen in map(read_address, found)]
 
 
 def http_limits(settings: Settings) -> HttpLimits:
@@ -345,6 +401,7 @@ def http_limits(settings: Settings) -> HttpLimits:
         write_stall=server.timeouts.write_stall,
         keep_alive=server.timeouts.keep_alive,
         pipeline_depth=server.connections.pipeline,
-        max_connections=server.connections.max or max(16, descriptors - DESCRIPTOR_RESERVE),
+        max_connections=server.connections.max
+        or max(16, descriptors - descriptors // UPSTREAM_SHARE - DESCRIPTOR_RESERVE),
         max_per_client=server.connections.per_client,
     )

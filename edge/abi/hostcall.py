@@ -83,8 +83,12 @@ class HostModule:
         """
         return self.named(handler.__name__.rstrip("_"), may_suspend=True)(handler)
 
-    def named(self, name: str, *, may_suspend: bool = False, **crossing: Any) -> Callable[[F], F]:
+    def named(
+        self, name: str, *, may_suspend: bool = False, unsupported: str = "", **crossing: Any
+    ) -> Callable[[F], F]:
         """Add a handler under another name, such as an older spelling.
+
+        `unsupported`: the reason, of one that looks at its arguments and then raises Unsupported.
 
         `crossing` gives annotations in place of the handler's own, by parameter: one handler
         serves two modules whose handles differ.
@@ -105,6 +109,7 @@ class HostModule:
                     results=tuple(codec_of(r, f"{self.name}.{name}") for r in _each(result)),
                     dialect=self.dialect,
                     returns="" if result is Never else "i",
+                    unsupported=unsupported,
                     doc=inspect.getdoc(handler) or "",
                     may_suspend=may_suspend,
                 )

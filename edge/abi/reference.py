@@ -17,8 +17,8 @@ Generated from the source by `python -m edge.abi.reference`; a test keeps it cur
 
 These are the functions that a guest can import.  *Parameters* are core wasm types in order, out
 pointers last; every function returns one i32 (`proc_exit` nothing).  *Suspends* marks calls that
-can give the thread to others while the guest waits; all others finish at once.  Not built yet
-means: the function links, answers UNSUPPORTED (5) and touches nothing.
+can give the thread to others while the guest waits; all others finish at once.  Unsupported means:
+the function links, answers UNSUPPORTED (5) and touches nothing.
 
 Functions of the Fastly ABI return a status (those of WASI preview1 an errno; `wasi.md` has more):
 
@@ -40,7 +40,11 @@ Beyond what the table says:
   manual framing is valid) Content-Length are ours.
 * A log line keeps its first 8 KiB; what is over `limits.log_bytes` is dropped and counted.
 * A streaming body that is not closed breaks off, so that the client sees an unfinished message.
-* A sandbox serves one request: a promise of another is ready at once, and empty.
+* Sending consumes head and body even when it fails, and counts against `limits.subrequests`.  A
+  response that nobody waited for is given up with the sandbox, unless it was to answer the client.
+* A failed request is an ERROR with its cause in the error detail; HTTPINVALID, HTTPINVALIDSTATUS,
+  HTTPHEADTOOLARGE and HTTPINCOMPLETE say what was wrong with a response, HTTPUSER that the request
+  cannot be sent.
 """
 
 _TYPES = {"i": "i32", "I": "i64"}
@@ -57,7 +61,7 @@ def render(modules: Iterable[HostModule] = (*FASTLY_MODULES, WASI_PREVIEW1)) -> 
 
 
 def _summary(modules: list[HostModule]) -> str:
-    lines = ["| module | functions | not built yet |", "|---|---|---|"]
+    lines = ["| module | functions | unsupported |", "|---|---|---|"]
     for module in modules:
         missing = sum(bool(call.unsupported) for call in module.hostcalls.values())
         lines.append(f"| `{module.name}` | {len(module.hostcalls)} | {missing or ''} |")
@@ -77,7 +81,7 @@ def _section(module: HostModule) -> str:
         if call.unsupported:
             reasons.setdefault(call.unsupported, []).append(call)
     for reason, missing in reasons.items():
-        lines += [f"Not built yet ({reason}):", ""]
+        lines += [f"Unsupported ({reason}):", ""]
         lines += [f"* `{call.name}` ({_parameters(call)})" for call in missing]
         lines.append("")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Sandbox: everything the host holds on behalf of one guest while it serves one request.
+"""Sandbox: everything the host holds on behalf of one guest while it serves a request.
 
 It knows no dialect: what a guest can name stands in one table of handles, `items`, and a family of
 hostcalls that keeps more than that puts it into `extras`.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from edge.abi.capabilities import NO_CAPABILITIES, Capabilities
+from edge.abi.further import Further, Source
 from edge.abi.handles import HandleTable
 from edge.abi.memory import NO_MEMORY, GuestMemory
 from edge.errors import LimitExceeded
@@ -66,7 +67,10 @@ class Sandbox:
     held = 0  # bytes of the account that `hold` charged: heads, names, secrets
     log_bytes = 0  # written so far, for the log limit
     log_dropped = 0  # lines dropped by it
+    subrequests = 0  # requests sent to backends, for their limit
     client_handles: tuple[int, int] | None = None  # the client's request and its body
+    requests: Source | None = None  # of further requests; None: there are none
+    further: Further | None = None  # the promise of one that the guest holds
     limits_hit: dict[str, int]  # setting -> refusals the guest was told of
     extras: dict[str, Any]  # a dialect's own small state
     # One number space for everything a guest holds: what `select` takes must share one anyway
@@ -135,6 +139,27 @@ class Sandbox:
             return
         self.log_bytes += len(text)
         self.log_line(self, stream, text, cut)
+
+    def begin(self, downstream: Downstream, told: int) -> None:
+        """Serve a further request: what is counted for one begins anew, what is held stays.
+
+        `told`: the hostcalls that were counted with the last one.  Its client's handles are gone
+        from here on, so that none of them can come to name the new client's request.
+        """
+        if self.client_handles is not None:
+            request, body = self.client_handles
+            head = self.items.pop(request, None)
+            if head is not None:
+                head.release(self)
+            if self.items.get(body) is self.downstream.body:
+                del self.items[body]
+            self.client_handles = None
+        self.downstream = downstream
+        self.calls -= told
+        self.log_bytes = self.log_dropped = self.subrequests = 0
+        self.limits_hit = {}
+        self.account.peak = self.account.held
+        self.account.exceeded = False
 
     def close(self) -> None:
         """The guest is gone: nothing may reach its memory, nobody holds bytes for it."""

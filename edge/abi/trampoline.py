@@ -77,6 +77,8 @@ class Binding:
     suspend: Callable[[Sandbox, Suspended], int]
     continuation: int
     ready: int
+    # Told of each hostcall that has its status.  None costs nothing: no line is generated for it.
+    trace: Callable[[Sandbox, Hostcall, int], None] | None = None
 
 
 def immediate(hostcall: Hostcall, binding: Binding) -> Callable[[int, int, int], int]:
@@ -95,6 +97,7 @@ def immediate(hostcall: Hostcall, binding: Binding) -> Callable[[int, int, int],
         *_unpack(params + pointers, hostcall.signature, RAW_STRIDE, 0, "slots", names),
         *(f"        {line}" for line in body),
         *([f"        q[slots >> 3] = {hostcall.dialect.ok}"] if hostcall.returns else []),
+        *([f"        trace(box, hostcall, {hostcall.dialect.ok})"] if binding.trace else []),
         "        return 0",
         "    except HostcallError as error:",
         "        status = status_of(box, error, dialect)",
@@ -105,6 +108,8 @@ def immediate(hostcall: Hostcall, binding: Binding) -> Callable[[int, int, int],
     ]
     if hostcall.returns:
         lines.append("    q[slots >> 3] = status")
+    if binding.trace:
+        lines.append("    trace(box, hostcall, status)")
     lines.append("    return 0")
     return _compile(lines, names, hostcall)
 
@@ -142,6 +147,7 @@ def suspending(hostcall: Hostcall, binding: Binding) -> Callable[..., None]:
         "        trap = fault(error)",
         "    if trap:",
         "        pack_qword(w, trap_out, trap)",
+        *(["    else:", "        trace(box, hostcall, status)"] if binding.trace else []),
         "    pack_result(w, results, 0, status)",
         "    pack_continuation(w, continuation_out, continuation, ready, 0)",
     ]
@@ -191,6 +197,8 @@ def complete(
         trap = binding.fault(fault)
     if trap:
         _QWORD.pack_into(binding.window, call.trap_out, trap)
+    elif binding.trace is not None:
+        binding.trace(box, call.hostcall, status)
     _QWORD.pack_into(binding.window, call.results, 0)
     _QWORD.pack_into(binding.window, call.results + VAL_OFFSET, status)
 
@@ -223,6 +231,7 @@ def _namespace(hostcall: Hostcall, binding: Binding) -> Names:
         hostcall=hostcall,
         dialect=hostcall.dialect,
         status_of=status_of,
+        trace=binding.trace,
         HostcallError=HostcallError,
         GuestExit=GuestExit,
         pack_qword=_QWORD.pack_into,

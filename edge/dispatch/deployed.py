@@ -13,6 +13,7 @@ from edge.runtime.template import Template
 from edge.telemetry.service_block import ServiceBlock
 
 if TYPE_CHECKING:
+    from edge.dispatch.succession import Succession
     from edge.dispatch.visit import Visit
 
 _LEGACY_MODULE = "env"
@@ -25,12 +26,14 @@ class Deployed:
         "active",
         "block",
         "cap",
+        "idle",
         "is_cgi",
         "limits",
         "make_sandbox",
         "name",
         "number",
         "runs",
+        "serves",
         "service",
         "template",
         "timing",
@@ -49,6 +52,7 @@ class Deployed:
         self.version = version
         self.template = template  # None: refused, and nothing of it can run
         self.runs = template is not None and not version.quarantined
+        self.serves = True  # False from when a newer snapshot has taken its place
         self.block = block
         self.make_sandbox = make_sandbox
         self.service: Service = version.service
@@ -60,6 +64,7 @@ class Deployed:
         self.cap = max(1, int(slots * self.limits.slots))
         self.active = 0  # sandboxes of this version that hold a slot
         self.waiting: deque[Visit] = deque()  # in order of arrival, so in order of deadline
+        self.idle: list[Succession] = []  # of those sandboxes, the ones that wait for a request
         self.is_cgi = template is not None and _is_cgi(version.service.family, template)
 
     def setting(self, name: str) -> str:

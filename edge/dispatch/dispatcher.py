@@ -1,7 +1,8 @@
 """Dispatcher: routes a request, admits it, and swaps snapshots under running traffic.
 
-Admission is a slot, a place in a bounded queue, or a 503: a service may hold its share of the
-worker's slots, everybody together all of them, and nobody waits longer than the service allows.
+Admission is a sandbox that waits for a further request, a slot for a fresh one, a place in a
+bounded queue, or a 503: a service may hold its share of the worker's slots, everybody together all
+of them, and nobody waits longer than the service allows.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter_ns, time
 
+from edge.abi.capabilities import NO_CAPABILITIES, Capabilities
 from edge.abi.sandbox import Sandbox, sandbox_maker
 from edge.dispatch import pages
 from edge.dispatch.deployed import Deployed
+from edge.dispatch.idle import Idle
 from edge.dispatch.reports import Reports
 from edge.dispatch.visit import Visit
 from edge.errors import ConfigError, ModuleRefused, Problem
+from edge.http import cdn_loop
 from edge.http.body import Ledger
 from edge.model.route import Miss, RouteTable
 from edge.model.service import UnknownImports, Version
@@ -28,6 +32,7 @@ from edge.runtime.driver import Runtime
 from edge.runtime.guest import Guest
 from edge.runtime.template import Template
 from edge.server.exchange import Exchange
+from edge.settings import Settings
 from edge.telemetry.access_log import AccessLog
 from edge.telemetry.guest_log import GuestLog
 from edge.telemetry.layout import (
@@ -38,6 +43,7 @@ from edge.telemetry.layout import (
     ending_index,
     method_index,
 )
+from edge.telemetry.service_block import ServiceBlock
 from edge.telemetry.shared import WorkerCells
 
 log = logging.getLogger("edge.dispatch")
@@ -45,6 +51,12 @@ log = logging.getLogger("edge.dispatch")
 SWEEP_SECONDS = 0.02  # how late a queued request may learn that it waited too long
 
 ArtifactCheck = Callable[[Version], str]  # the path to map, once we know that we wrote it
+Equip = Callable[[Version, ServiceBlock], Capabilities]
+
+
+def _nothing(version: Version, block: ServiceBlock) -> Capabilities:
+    return NO_CAPABILITIES
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Prepared:
     """A snapshot built beside the one that serves; nothing has changed yet."""
 
     generation: int
+    settings: Settings
     routes: RouteTable
     deployed: tuple[Deployed, ...]
 
@@ -69,19 +82,25 @@ class Dispatcher:
         loop: asyncio.AbstractEventLoop,
         memory_budget: int,
         exact_codes: bool = False,
+        equip: Equip = _nothing,
     ) -> None:
-        """`memory_budget`: bytes that all sandboxes of this worker may hold together."""
+        """`memory_budget`: bytes that all sandboxes of this worker may hold together.
+
+        `equip` tells what guests of a version can reach besides their client.
+        """
         self.runtime = runtime
         self.access = access
         self.ledger = Ledger()
         self.generation = 0
-        self.draining = False
+        self.loop = loop
+        self.idle = Idle(self)
+        self._draining = False
         self.reports = Reports(loop.time)
         self._cells = cells
         self._guest_log = guest_log
-        self._loop = loop
         self._memory_budget = memory_budget
         self._exact_codes = exact_codes
+        self._equip = equip
         self._slots = runtime.pool.slots
         self._no_service = cells.block(NO_SERVICE_BLOCK, exact_codes=exact_codes)
         self._routes = RouteTable([])
@@ -108,6 +127,7 @@ class Dispatcher:
             raise ConfigError(*problems)
         return Prepared(
             snapshot.generation,
+            snapshot.settings,
             snapshot.routes,
             tuple(deployed),
         )
@@ -120,8 +140,12 @@ class Dispatcher:
             for deployed in self._deployed
             if deployed not in kept and (deployed.active or deployed.waiting)
         ]
+        before, self._deployed = self._deployed, prepared.deployed
         self._routes = prepared.routes
-        self._deployed = prepared.deployed
+        for deployed in before:
+            if deployed not in kept:
+                deployed.serves = False
+                self.idle.dismiss(deployed)
         self.publish()
         self.generation = prepared.generation
         self._cells.set(Gauge.GENERATION, prepared.generation)
@@ -148,6 +172,7 @@ class Dispatcher:
             ledger=self.ledger,
             log_line=self.log_line,
             clock_resolution_ns=clock_resolution_ns,
+            capabilities=self._equip(version, block),
         )
         return Deployed(version, template, block, self._slots, make_sandbox)
 
@@ -177,6 +202,10 @@ class Dispatcher:
         visit = Visit(self, exchange, deployed)
         if not deployed.runs:
             visit.refuse(self._why_not(deployed))
+        elif exchange.cdn_loop and cdn_loop.is_loop(exchange.cdn_loop, deployed.name.encode()):
+            visit.refuse(Outcome(Ending.LOOP, "the request has passed this service too often"))
+        elif deployed.idle and self._hand_over(visit):
+            pass
         elif (  # `_has_slot`, spelt out
             deployed.active < deployed.cap
             and (runtime := self.runtime).live < self._slots
@@ -185,7 +214,36 @@ class Dispatcher:
             deployed.active += 1
             self._start(visit)
         else:
+            self._admit(visit)
+
+    def _hand_over(self, visit: Visit) -> bool:
+        """Give a request to a sandbox that waits for one; True when it needs no other."""
+        return not visit.accept() or self.idle.take(visit.deployed).give(visit)
+
+    def _admit(self, visit: Visit) -> None:
+        """A fresh sandbox, now or when there is a slot: those that are idle leave theirs."""
+        deployed = visit.deployed
+        while (
+            self.idle
+            and deployed.active < deployed.cap
+            and not self._has_slot(deployed)
+            and self.idle.make_room()
+        ):
+            pass
+        if self._has_slot(deployed):
+            deployed.active += 1
+            self._start(visit)
+        else:
             self._queue(visit)
+
+    def readmit(self, visit: Visit) -> None:
+        """A request that was given to a sandbox and not taken: a fresh one is to serve it."""
+        self.loop.call_soon(self._readmit, visit)
+
+    def _readmit(self, visit: Visit) -> None:
+        if visit.outcome is None:  # else its client has left
+            visit.given = None
+            self._safely(self._admit, visit)
 
     def _start(self, visit: Visit) -> None:
         """Start a visit whose slot has been counted; a fault of ours gives the slot back."""
@@ -214,7 +272,7 @@ class Dispatcher:
         """A sandbox of `deployed` has ended: its slot goes to the next that waits."""
         deployed.active -= 1
         if self._queues:
-            self._loop.call_soon(self._admit_waiting)
+            self.loop.call_soon(self._admit_waiting)
 
     def log_line(self, box: Sandbox, stream: str, text: bytes, cut: int) -> None:
         """A line that a guest wrote, `cut` bytes of it left out."""
@@ -231,14 +289,14 @@ class Dispatcher:
             visit.refuse(self._overload(deployed, "the queue for a sandbox is full"))
             return
         visit.queued_at = perf_counter_ns()
-        visit.deadline = self._loop.time() + deployed.limits.queue_wait
+        visit.deadline = self.loop.time() + deployed.limits.queue_wait
         visit.exchange.on_gone = visit.client_gone
         visit.exchange.on_end = visit.exchange_ended
         deployed.waiting.append(visit)
         self._queues[deployed] = None
         self._queue_depth += 1
         if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._expire_waiting)
+            self._sweep = self.loop.call_later(SWEEP_SECONDS, self._expire_waiting)
 
     def forget(self, visit: Visit) -> None:
         """A visit that waits will not be started."""
@@ -254,35 +312,52 @@ class Dispatcher:
             progress = False
             for deployed in list(self._queues):
                 if deployed.waiting and self._has_slot(deployed):
-                    visit = deployed.waiting[0]
-                    self.forget(visit)
-                    visit.queue_ns = perf_counter_ns() - visit.queued_at
-                    visit.queued_at = 0
+                    visit = self._next_in_line(deployed)
                     deployed.active += 1
-                    try:
-                        self._start(visit)
-                    except Exception:
-                        self._cells.add(Total.FAULTS)
-                        log.exception("starting a request that had waited failed")
-                        visit.exchange.respond_error(500, "The server failed.", Ending.FAULT.value)
+                    self._safely(self._start, visit)
                     progress = True
+
+    def _next_in_line(self, deployed: Deployed) -> Visit:
+        visit = deployed.waiting[0]
+        self.forget(visit)
+        visit.queue_ns += perf_counter_ns() - visit.queued_at
+        visit.queued_at = 0
+        return visit
+
+    def _safely(self, act: Callable[[Visit], None], visit: Visit) -> None:
+        """Do it with a request that had waited: no connection is on the stack to catch a fault."""
+        try:
+            act(visit)
+        except Exception:
+            self._cells.add(Total.FAULTS)
+            log.exception("starting a request that had waited failed")
+            visit.exchange.respond_error(500, "The server failed.", Ending.FAULT.value)
+
+    def next_waiting(self, deployed: Deployed) -> Visit | None:
+        """The request that has waited longest for a sandbox of this version, no longer queued."""
+        while deployed.waiting:
+            visit = self._next_in_line(deployed)
+            if visit.accept():
+                return visit
+        return None
+
+    def others_wait(self, deployed: Deployed) -> bool:
+        """Whether another service would get the slot of a sandbox of this version."""
+        return any(other is not deployed and other.active < other.cap for other in self._queues)
 
     def _expire_waiting(self) -> None:
         self._sweep = None
-        now = self._loop.time()
+        now = self.loop.time()
         for deployed in list(self._queues):
             while deployed.waiting and deployed.waiting[0].deadline <= now:
-                visit = deployed.waiting[0]
-                self.forget(visit)
-                visit.queue_ns = perf_counter_ns() - visit.queued_at
-                visit.queued_at = 0
+                visit = self._next_in_line(deployed)
                 self._cells.add(Rejection.QUEUE_TIMEOUT)
                 visit.refuse(
                     self._overload(deployed, "no sandbox became free in time", visit.queue_ns)
                 )
         self._admit_waiting()
         if self._queues:
-            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._expire_waiting)
+            self._sweep = self.loop.call_later(SWEEP_SECONDS, self._expire_waiting)
 
     def _overload(self, deployed: Deployed, detail: str, waited_ns: int = 0) -> Outcome:
         if deployed.active >= deployed.cap:
@@ -312,7 +387,9 @@ class Dispatcher:
     # Memory of all sandboxes together -------------------------------------------------------
 
     def _relieve_memory(self) -> None:
-        """Over the budget: end the largest sandbox of the service that holds most of it."""
+        """Over the budget: end what is idle, then the largest of the service that holds most."""
+        while self.idle and self.is_pressed and self.idle.make_room():
+            pass
         while True:
             held = self.runtime.memory_bytes + self.ledger.held
             if held <= self._memory_budget:
@@ -381,10 +458,27 @@ class Dispatcher:
         # By series: a new limit makes a new `Deployed` that counts in the same block.
         for deployed in (*self._retired, *self._deployed):
             series = deployed.version.series
-            in_flight[series] = in_flight.get(series, 0) + deployed.active + len(deployed.waiting)
+            busy = deployed.active - len(deployed.idle) + len(deployed.waiting)
+            in_flight[series] = in_flight.get(series, 0) + busy
         for series, count in in_flight.items():
             self._cells.block(series).set_in_flight(count)
         self._retired = [d for d in self._retired if d.active or d.waiting]
+
+    @property
+    def draining(self) -> bool:
+        """True from when the worker is to end: no sandbox is kept for a further request."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._draining = draining
+        if draining:
+            self.idle.dismiss()
+
+    @property
+    def is_pressed(self) -> bool:
+        """True while all sandboxes together hold more than they may."""
+        return self.runtime.memory_bytes + self.ledger.held > self._memory_budget
 
     def shut_down(self) -> None:
         """The drain deadline has passed: end every guest that is left."""

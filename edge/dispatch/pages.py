@@ -24,6 +24,7 @@ _PAGES: dict[Ending, tuple[int, str, int | None]] = {
     Ending.UNAVAILABLE: (503, "The service could not be loaded.", 60),
     Ending.SHUTDOWN: (503, "The server is going away.", 1),
     Ending.BODY_LIMIT: (413, "The request body was larger than allowed.", None),
+    Ending.LOOP: (508, "The request goes in circles.", None),
     Ending.FAULT: (500, "The server failed.", None),
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edge.outcome import Ending, Outcome
+from edge.upstream.fetch import UpstreamFailed
 
 log = logging.getLogger("edge.limits")
 
@@ -65,6 +66,26 @@ class Reports:
                     "request": request,
                     "refusals": count,
                     "setting": f"services.{service}.{setting}",
+                    "left_out": left_out,
+                },
+            )
+
+    def backend_failed(
+        self, service: str, version: str, request: str, backend: str, failure: UpstreamFailed
+    ) -> None:
+        """Report a request to a backend that got no response."""
+        left_out = self._admit(service, f"backend {backend} {failure.cause.value}"[:200])
+        if left_out is not None:
+            log.warning(
+                "backend request failed: %s",
+                failure.cause.value,
+                extra={
+                    "service": service,
+                    "version": version,
+                    "request": request,
+                    "backend": backend,
+                    "detail": str(failure),
+                    "setting": failure.setting,
                     "left_out": left_out,
                 },
             )

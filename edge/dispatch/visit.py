@@ -1,7 +1,8 @@
 """One request on its way through a sandbox: from admission to its record in log and metrics.
 
 A visit ends when both its guest and its exchange have ended, in whichever order: a guest may work
-on after its response, and a response may stream on after its guest.
+on after its response, and a response may stream on after its guest.  A guest that waits for a
+further request has ended as far as this one goes (`succession.py`).
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from time import perf_counter_ns, time
 from typing import TYPE_CHECKING
 
+from edge.abi.further import Further
 from edge.abi.sandbox import Sandbox
 from edge.abi.wasi.cgi import Cgi
 from edge.abi.wasi.program import flush
 from edge.dispatch import pages
+from edge.dispatch.succession import Succession
 from edge.http.body import Body
-from edge.http.message import Headers, ResponseHead
+from edge.http.message import Answer, Downstream, Headers, ResponseHead
 from edge.http.refusal import BadRequest, Refused
 from edge.model.units import write_bytes
 from edge.outcome import OK, Ending, Outcome
@@ -48,6 +51,9 @@ class Visit:
     queue_ns = 0
     queued_at = 0
     deadline = 0.0
+    succession: Succession | None = None  # its guest has asked for further requests
+    given: Succession | None = None  # it was given to a guest, which has not taken it
+    used: tuple[int, int, int, int] | None = None  # CPU, memory, instantiation, hostcalls: told
 
     def __init__(self, dispatcher: Dispatcher, exchange: Exchange, deployed: Deployed) -> None:
         self.dispatcher = dispatcher
@@ -55,26 +61,78 @@ class Visit:
         self.deployed = deployed
 
     def start(self) -> None:
-        """Run the guest.  A slot has been counted for it."""
+        """Run a fresh guest.  A slot has been counted for it."""
         dispatcher, exchange, deployed = self.dispatcher, self.exchange, self.deployed
         template = deployed.template
         assert template is not None
-        limits = deployed.limits
+        # `accept`, spelt out for the many requests that have no body.
+        exchange.on_end = self.exchange_ended
+        exchange.on_gone = self.client_gone
+        exchange.max_response_bytes = deployed.limits.response
+        if exchange.announced and not self._accept_body():
+            dispatcher.release(deployed)
+            return
         box = deployed.make_sandbox(
             TimedDownstream(exchange, self) if deployed.timing else exchange
         )
-        exchange.on_end = self.exchange_ended
-        exchange.on_gone = self.client_gone
-        exchange.max_response_bytes = limits.response
+        box.requests = self
         if exchange.announced:
-            exchange.on_body_limit = self.body_limit
-            if not exchange.limit_request_body(limits.request_body):
-                self._refuse_body()
-                return
             exchange.body.adopt(box.account)  # what has arrived and is unread counts too
         if deployed.is_cgi:
             box.extras["cgi"] = Cgi(box)
-        self.guest = dispatcher.runtime.start(template, box, self.guest_ended)
+        guest = dispatcher.runtime.start(template, box, self.guest_ended)
+        if not guest.ended:  # else `_record` has let go of it, so that no cycle is left behind
+            self.guest = guest
+
+    def accept(self) -> bool:
+        """Set the service's bounds for this request; False when it was refused for its body."""
+        exchange = self.exchange
+        exchange.on_end = self.exchange_ended
+        exchange.on_gone = self.client_gone
+        exchange.max_response_bytes = self.deployed.limits.response
+        return not exchange.announced or self._accept_body()
+
+    def _accept_body(self) -> bool:
+        self.exchange.on_body_limit = self.body_limit
+        if self.exchange.limit_request_body(self.deployed.limits.request_body):
+            return True
+        self.refuse(self._body_outcome())
+        return False
+
+    # In a sandbox that has served others ----------------------------------------------------
+
+    def ask(self, seconds: float) -> Further:
+        """Its guest's first wish for a further request: see `edge.abi.further.Source`."""
+        guest = self.dispatcher.runtime.running
+        assert guest is not None, "a guest asks from inside a hostcall"
+        self.succession = Succession(self, guest)
+        return self.succession.ask(seconds)
+
+    def enter(self, guest: Guest) -> Downstream:
+        """Be served by a guest that waits for a request; `accept` has been called.
+
+        Raises LimitExceeded, with nothing changed, when its sandbox may hold no more.
+        """
+        exchange = self.exchange
+        if exchange.announced:
+            exchange.body.adopt(guest.box.account)
+        self.guest = guest
+        self.given = None
+        return TimedDownstream(exchange, self) if self.deployed.timing else exchange
+
+    def answered(self, guest: Guest) -> None:
+        """The guest has done with this request and waits for another: it is told by now."""
+        box = guest.box
+        flush(box)
+        self.used = guest.cpu_used, guest.memory_bytes(), guest.instantiate_ns, box.calls
+        if box.limits_hit or box.log_dropped:
+            self._soft_limits(box)
+            box.limits_hit = {}
+            box.log_dropped = 0
+        self.outcome = self._output_outcome() if self.exchange.over_output else OK
+        self.guest = None
+        if self.exchange.ended:
+            self._record()
 
     # Endings of the two halves --------------------------------------------------------------
 
@@ -105,21 +163,37 @@ class Visit:
     def exchange_ended(self) -> None:
         """Called by the exchange exactly once.  A guest that has answered may work on."""
         exchange = self.exchange
-        if self.queued_at and self.outcome is None:  # it waited for a slot, and needs none now
-            self.dispatcher.forget(self)
-            self.queued_at = 0
+        if self.outcome is not None:
+            if exchange.over_output:
+                self.outcome = self._output_outcome()
+            elif self.succession is not None:
+                self._ended_late(self.succession)
+            self._record()
+        elif self.queued_at or self.given is not None:  # it needs no sandbox now
+            self._leave_line()
             self.outcome = (
                 CLIENT_GONE if exchange.refusal is None else self._refusal(exchange.refusal)
             )
-            self._record()
-        elif self.outcome is not None:
-            if exchange.over_output:
-                self.outcome = self._output_outcome()
             self._record()
         elif exchange.over_output:
             self._end_for(self._output_outcome())
         elif exchange.refusal is not None:  # its body broke HTTP: the client has its answer
             self._end_for(self._refusal(exchange.refusal))
+
+    def _ended_late(self, succession: Succession) -> None:
+        """The response has ended after the guest turned to other requests."""
+        succession.over(self)
+        if self.exchange.failed and succession.outcome is not None:
+            self.outcome = succession.outcome  # the guest was still making it when it ended
+
+    def _leave_line(self) -> None:
+        """Nobody is to take this request any more."""
+        if self.queued_at:
+            self.dispatcher.forget(self)
+            self.queued_at = 0
+        elif self.given is not None:
+            self.given.take_back(self)
+            self.given = None
 
     def _refusal(self, refusal: Refused) -> Outcome:
         if refusal.kind is BadRequest.BODY_TOO_LARGE:
@@ -131,9 +205,11 @@ class Visit:
         if self.outcome is not None:
             self.outcome = CLIENT_GONE if self.outcome.ending is Ending.OK else self.outcome
         elif self.guest is not None:
-            self.dispatcher.runtime.end(self.guest, CLIENT_GONE)
-        elif self.queued_at:
-            self.dispatcher.forget(self)
+            # A guest that still makes an earlier client's response is not this one's to take along.
+            if self.succession is None or not self.succession.serves_others:
+                self.dispatcher.runtime.end(self.guest, CLIENT_GONE)
+        elif self.queued_at or self.given is not None:
+            self._leave_line()
             self.outcome = CLIENT_GONE
 
     def _output_outcome(self) -> Outcome:
@@ -147,6 +223,9 @@ class Visit:
 
     def body_limit(self) -> None:
         outcome = self._body_outcome()
+        if self.guest is None and self.outcome is None:  # nobody has taken it yet
+            self._leave_line()
+            self.outcome = outcome
         if not self.exchange.responded:
             pages.answer(self.exchange, outcome)
         self._end_for(outcome)
@@ -162,10 +241,6 @@ class Visit:
         self.outcome = outcome
         self.exchange.on_end = self.exchange_ended
         pages.answer(self.exchange, outcome)
-
-    def _refuse_body(self) -> None:
-        self.dispatcher.release(self.deployed)
-        self.refuse(self._body_outcome())
 
     def _body_outcome(self) -> Outcome:
         known = self.exchange.content_length or self.exchange.bytes_in
@@ -198,6 +273,8 @@ class Visit:
         )  # fmt: skip
         assert outcome is not None
         self.guest = None  # no cycle is left behind
+        if self.succession is not None:
+            self.succession = None
         if exchange.gone and outcome is OK:
             outcome = CLIENT_GONE
         wall_ns = now - exchange.started_ns
@@ -209,6 +286,8 @@ class Visit:
             calls = box.calls
             if box.limits_hit or box.log_dropped:
                 self._soft_limits(box)
+        elif self.used is not None:
+            cpu, memory, instantiate, calls = self.used
         ending = ENDING_OK
         if outcome is not OK:
             ending = ending_index(outcome.ending)
@@ -282,12 +361,22 @@ class TimedDownstream:
     def responded(self) -> bool:
         return self._exchange.responded
 
+    @property
+    def wants_websocket(self) -> bool:
+        return self._exchange.wants_websocket
+
     def inform(self, status: int, headers: Headers) -> None:
         self._exchange.inform(status, headers)
 
+    def hand_over(self, answer: Answer) -> None:
+        self._exchange.hand_over(answer)
+
+    def deliver(self, head: ResponseHead, body: Body, incoming: Body | None = None) -> None:
+        self._exchange.deliver(head, body, incoming)
+
     def respond(self, head: ResponseHead, body: Body) -> None:
         guest = self._visit.dispatcher.runtime.running
-        cpu = guest.cpu_ns() if guest is not None else 0
+        cpu = guest.cpu_ns() - guest.cpu_before if guest is not None else 0
         wall = perf_counter_ns() - self._exchange.started_ns
         self._exchange.add_headers = [
             (b"server-timing", b"cpu;dur=%.3f, wall;dur=%.3f" % (cpu / 1e6, wall / 1e6))

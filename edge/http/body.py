@@ -74,6 +74,7 @@ class Body:
     error: HostcallError | None = None
     expected: int | None = None  # bytes still to come, when the writer has promised
     on_drain: Callable[[], None] | None = None  # tells a paused writer to go on
+    on_discard: Callable[[], None] | None = None  # tells the writer that nobody reads any more
     total_read = 0
     trailer_cost = 0  # what a guest was charged for trailers it added
     _offset = 0  # bytes of the first chunk that have been read: cutting it would copy it
@@ -322,14 +323,16 @@ class Body:
         """The reader gives up: free what waits and let the writer run on into nothing."""
         self._discarded = True
         chunks = self._chunks
-        if not chunks:
-            return
-        for chunk in chunks:
-            if isinstance(chunk, Body):
-                chunk.discard()
-        chunks.clear()
-        self._offset = 0
-        self._release(self._held)
+        if chunks:
+            for chunk in chunks:
+                if isinstance(chunk, Body):
+                    chunk.discard()
+            chunks.clear()
+            self._offset = 0
+            self._release(self._held)
+        told, self.on_discard = self.on_discard, None
+        if told is not None:
+            told()
 
     def adopt(self, account: Account | None) -> None:
         """Charge what waits here to `account` from now on.  Raises LimitExceeded: nothing moved."""

@@ -41,6 +41,14 @@ class ResponseHead:
     close: bool = False  # the guest asked that the client connection end after this response
 
 
+class Answer(Protocol):
+    """A final response that is on its way from somewhere else than the guest."""
+
+    def abandon(self) -> None:
+        """The client has left: nobody wants it any more."""
+        ...
+
+
 class Downstream(Protocol):
     """One request and the place its response goes.  Exactly one final response is accepted."""
 
@@ -69,7 +77,12 @@ class Downstream(Protocol):
 
     @property
     def responded(self) -> bool:
-        """True once a final response head was accepted."""
+        """True once a final response head was accepted, or will come from an `Answer`."""
+        ...
+
+    @property
+    def wants_websocket(self) -> bool:
+        """True if the client asked to turn its connection into a websocket (RFC 6455)."""
         ...
 
     def inform(self, status: int, headers: Headers) -> None:
@@ -78,6 +91,18 @@ class Downstream(Protocol):
 
     def respond(self, head: ResponseHead, body: Body) -> None:
         """Take the final response.  `body` may still be written to; it is sent as it arrives."""
+        ...
+
+    def hand_over(self, answer: Answer) -> None:
+        """The guest answers no more: `answer` will, by `deliver`, perhaps after the guest's end."""
+        ...
+
+    def deliver(self, head: ResponseHead, body: Body, incoming: Body | None = None) -> None:
+        """The final response, from whom it was handed over to.
+
+        With status 101 the connection becomes two streams of bytes: `body` goes to the client as it
+        is, and what the client sends goes into `incoming`.
+        """
         ...
 
     def abort(self) -> None:

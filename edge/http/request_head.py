@@ -8,6 +8,7 @@ it accepts far too much.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.errors import InvalidHead
@@ -29,10 +30,11 @@ _head = re.compile(
     rb"(" + TOKEN + rb") ([!\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
     rb"((?:" + TOKEN + rb":" + VALUE + rb"\r\n)*+)\r\n"
 )
-# The fields that decide about the message.  A line end, then the first letter as a set: this is ten
-# times faster on a browser's head than a case-insensitive expression (0.8 us instead of 8.6 us).
+# The fields that decide about the message, and where it has been.  A line end, then the first letter
+# as a set: this is ten times faster on a browser's head than a case-insensitive expression (0.8 us
+# instead of 8.6 us).
 _special = re.compile(
-    rb"\n([hHcCtTuUeE](?i:ost|onnection|ontent-length|ransfer-encoding|pgrade|xpect))"
+    rb"\n([hHcCtTuUeE](?i:ost|onnection|ontent-length|dn-loop|ransfer-encoding|pgrade|xpect))"
     rb":[\t ]*+([^\r]*+)"
 )
 _field = re.compile(rb"([^:]++):[\t ]*+([^\r]*+)\r\n")
@@ -57,9 +59,10 @@ class RawHead:
     block: bytes  # the field lines, each with its CRLF
     length: int
     keep_alive: bool
-    upgrade: bool  # an upgrade was asked for, which we never do
+    upgrade: bool  # an upgrade was asked for
     expects_continue: bool
     scheme: bytes  # of an absolute-form target, else b""
+    cdn_loop: Sequence[bytes] = ()  # values of that field (RFC 8586)
 
 
 def read_head(head: bytes, *, max_target: int, max_fields: int, scheme: bytes = b"http") -> RawHead:
@@ -81,6 +84,7 @@ def read_head(head: bytes, *, max_target: int, max_fields: int, scheme: bytes = 
     codings: list[bytes] = []
     connection: list[bytes] = []
     expectations: list[bytes] = []
+    loops: list[bytes] = []
     upgrade = False
     for name, value in _special.findall(head):
         if value[-1:] in (b" ", b"\t"):
@@ -99,6 +103,8 @@ def read_head(head: bytes, *, max_target: int, max_fields: int, scheme: bytes = 
                 upgrade = True
             case b"expect":
                 expectations.append(value)
+            case b"cdn-loop":
+                loops.append(value)
     if block.count(b"\n") > max_fields:
         raise Refused(BadRequest.HEAD_TOO_LARGE, 431, f"more than {max_fields} header fields")
     if len(hosts) != 1:
@@ -126,6 +132,7 @@ def read_head(head: bytes, *, max_target: int, max_fields: int, scheme: bytes = 
         upgrade,
         bool(expectations) and _expects_continue(expectations, minor),
         target_scheme,
+        loops,
     )
 
 

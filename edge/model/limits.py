@@ -138,6 +138,28 @@ class Limits:
             most=GIB,
         ),
     ] = MIB
+    reuse_requests: Annotated[
+        int,
+        About(
+            Kind.COUNT,
+            "Further requests that one sandbox may serve, if its program asks for them; 0 gives "
+            "every request a fresh one, whatever the program asks.",
+            "Raise it for trusted programs that start slowly; set it to 0 where no request may see "
+            "what another one left.",
+            least=0,
+            most=1_000_000,
+        ),
+    ] = 5
+    reuse_age: Annotated[
+        float,
+        About(
+            Kind.DURATION,
+            "Age from which a sandbox gets no further request.",
+            "Raise it with reuse_requests, for programs that keep their memory in order.",
+            least=0.001,
+            most=86400,
+        ),
+    ] = 60.0
     slots: Annotated[
         float,
         About(
@@ -177,6 +199,8 @@ DEFAULT_CEILINGS = Limits(
     subrequests=1000,
     handles=100_000,
     log_bytes=64 * MIB,
+    reuse_requests=10_000,
+    reuse_age=3600.0,
     slots=1.0,
     queue_wait=30.0,
 )

@@ -146,6 +146,12 @@ def take_trap(trap: int) -> tuple[int | None, str]:
     return (code.value if has_code else None), text
 
 
+def trap_text(cell: int) -> str:
+    """The whole message of the trap whose address stands at `cell`, which stays; "" for none."""
+    trap = c_void_p.from_address(cell).value
+    return _text(_trap_message, trap) if trap else ""
+
+
 def take_error(error: int) -> str:
     """The message of an error, which is freed."""
     text = _text(_error_message, error)
@@ -273,6 +279,70 @@ class EpochTimer:
             self.set(0)
             _timer_delete(self._timer)
             self._timer = c_void_p(None)
+
+
+# Profiles of guests --------------------------------------------------------------------------
+
+_EPOCH_CALLBACK: Final = CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)
+_CONTINUE, _YIELD = 0, 1  # wasmtime_update_deadline_kind_t
+_profiler_new = _declare("wasmtime_guestprofiler_new", c_void_p, *[c_void_p] * 5)
+_profiler_sample = _declare("wasmtime_guestprofiler_sample", None, c_void_p, c_void_p, c_void_p)
+_profiler_finish = _declare("wasmtime_guestprofiler_finish", c_void_p, c_void_p, c_void_p)
+_epoch_callback = _declare(
+    "wasmtime_store_epoch_deadline_callback", None, c_void_p, _EPOCH_CALLBACK, c_void_p, c_void_p
+)
+
+
+class _Modules(ctypes.Structure):
+    _fields_ = [("name", c_void_p), ("module", c_void_p)]
+
+
+class GuestSamples:
+    """Where one guest was found, again and again."""
+
+    def __init__(self, engine: int, name: str, module: int, interval_ns: int) -> None:
+        """`name` is shown for the guest and its module; `interval_ns` is what we aim at."""
+        text = ctypes.create_string_buffer(name.encode())
+        vec = _ByteVec(len(text) - 1, ctypes.addressof(text))
+        modules = _Modules(ctypes.addressof(vec), module)
+        self._profiler: int = _profiler_new(
+            engine, ctypes.addressof(vec), interval_ns, ctypes.addressof(modules), 1
+        )
+
+    def sample(self, store: int, delta_ns: int) -> None:
+        """Note the guest's stack; `delta_ns` of CPU time since the last sample."""
+        _profiler_sample(self._profiler, store, delta_ns)
+
+    def finish(self) -> bytes:
+        """The profile as JSON.  Nothing can be sampled after it."""
+        vec = _ByteVec()
+        error = _profiler_finish(self._profiler, ctypes.addressof(vec))
+        self._profiler = 0
+        if error:
+            return take_error(error).encode()
+        data = ctypes.string_at(vec.data, vec.size)
+        _vec_delete(ctypes.addressof(vec))
+        return data
+
+
+def on_epoch(store: int, ticked: Callable[[], bool]) -> Any:
+    """Have `ticked` called in the guest when the epoch ticks, instead of a yield.  Keep the result.
+
+    It says whether the guest is to yield.
+    """
+
+    def callback(_context: int, _data: int, delta: int, kind: int) -> int:
+        yields = True  # also when we fail: a guest that never yields again would stop the process
+        try:
+            yields = ticked()
+        finally:
+            ctypes.c_uint64.from_address(delta).value = 1
+            c_uint8.from_address(kind).value = _YIELD if yields else _CONTINUE
+        return 0
+
+    kept = _EPOCH_CALLBACK(callback)
+    _epoch_callback(store, kept, None, None)
+    return kept
 
 
 # Process settings that Python does not offer -------------------------------------------------

@@ -103,7 +103,7 @@ class Runtime:
         self._library = HostLibrary(self._engine, self._binding, modules)
         self._slots: list[Slot] = []
         self._scheduler: Scheduler[Guest] = Scheduler(loop, self._slice)
-        self._deadlines: Deadlines[Guest] = Deadlines(loop, self._expire)
+        self.deadlines: Deadlines[Guest] = Deadlines(loop, self._expire)
         self.lasting: set[Guest] = set()  # guests that outlived their first slice
         self._ticker = Ticker(self._engine_at, loop, lambda: bool(self.lasting))
         self._slice_ended = 0  # thread time
@@ -184,7 +184,7 @@ class Runtime:
         self._ticker.hurry()
         guest.lasting = True
         self.lasting.add(guest)
-        self._deadlines.add(self._loop.time() + guest.template.limits.wall, guest)
+        self.deadlines.add(self._loop.time() + guest.template.limits.wall, guest)
 
     def _launch(self, guest: Guest) -> None:
         """The first slice: store, instance, call, and for most guests the end.  The fast path.
@@ -441,7 +441,7 @@ class Runtime:
         self.live -= 1
         if guest.lasting:
             self.lasting.discard(guest)
-            self._deadlines.forget()
+            self.deadlines.forget()
         # No cycles are left behind: what a request made goes with its last reference.
         told, guest.on_end = guest.on_end, None
         guest.box.meter = ENDED_METER
@@ -496,5 +496,5 @@ class Runtime:
 
     def close(self) -> None:
         """Stop ticking.  Must be called before the process lets go of the engine."""
-        self._deadlines.close()
+        self.deadlines.close()
         self._ticker.close()

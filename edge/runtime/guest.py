@@ -1,4 +1,4 @@
-"""One guest: a program that runs for one request, on its own stack, in slices.
+"""One guest: a program that runs for a request, on its own stack, in slices.
 
 No task and no coroutine of ours stands behind a guest; it is this object and Wasmtime's call
 future.  To stop a guest, `Runtime.end` deletes the future and then the store.
@@ -94,7 +94,8 @@ class Guest:
     store = 0
     context = 0
     future = 0
-    cpu_used = 0  # ns of thread time, hostcalls included
+    cpu_used = 0  # ns of thread time for the present request, hostcalls included
+    cpu_before = 0  # ns for the requests that it served before
     slice_started = 0  # thread time when the slice that runs now began, or 0
     launched = 0  # perf_counter_ns when its first slice began, while that runs
     instantiate_ns = 0
@@ -109,6 +110,7 @@ class Guest:
     queued = False
     ended = False
     lasting = False  # outlived its first slice: has a deadline and is accounted for
+    deadline = 0.0  # loop time when its wall time is over, if it is lasting
     slot: Slot
 
     def __init__(self, template: Template, box: Sandbox, on_end: EndCallback) -> None:
@@ -121,14 +123,24 @@ class Guest:
         """The tenant whose share of the thread this guest uses."""
         return self.template.service
 
+    def renew(self, spent: int) -> None:
+        """It serves a further request: its CPU budget begins anew.
+
+        `spent`: what of `cpu_used` was told with the last one; the rest is charged to this one, so
+        that no work between two requests is free.
+        """
+        self.cpu_before += spent
+        self.cpu_used -= spent
+        self.instantiate_ns = 0
+
     # Meter ----------------------------------------------------------------------------------
 
     def cpu_ns(self) -> int:
         if self.slice_started:
-            return self.cpu_used + thread_time_ns() - self.slice_started
+            return self.cpu_before + self.cpu_used + thread_time_ns() - self.slice_started
         if self.launched:
             return perf_counter_ns() - self.launched
-        return self.cpu_used
+        return self.cpu_before + self.cpu_used
 
     def memory_bytes(self) -> int:
         if self.phase is not _CALLING:

@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from math import inf
 from time import perf_counter_ns
 from typing import Generic, Protocol, TypeVar
 
@@ -33,6 +34,7 @@ class Runnable(Protocol):
     cpu_used: int  # nanoseconds
     queued: bool
     ended: bool
+    deadline: float  # loop time; set by Deadlines
 
     @property
     def share_key(self) -> str: ...
@@ -129,17 +131,37 @@ class Deadlines(Generic[R]):
 
     def add(self, deadline: float, guest: R) -> None:
         """Expire `guest` at `deadline` (loop time) unless `forget` comes first."""
-        self._sequence += 1
         self._live += 1
+        self._push(deadline, guest)
+
+    def move(self, deadline: float, guest: R) -> None:
+        """Another deadline for a guest that was added: it serves a further request."""
+        self._push(deadline, guest)
+        self._tidy()
+
+    def hold(self, guest: R) -> float:
+        """No deadline until `move`: the guest has nothing to do.  Seconds that it had left."""
+        left = guest.deadline - self._loop.time()
+        guest.deadline = inf
+        return left
+
+    def forget(self) -> None:
+        """One of the guests added has ended."""
+        self._live -= 1
+        self._tidy()
+
+    def _push(self, deadline: float, guest: R) -> None:
+        """An entry counts as long as it has the guest's own deadline."""
+        guest.deadline = deadline
+        self._sequence += 1
         heappush(self._heap, (deadline, self._sequence, guest))
         if self._timer is None or deadline < self._timer_at:
             self._schedule(deadline)
 
-    def forget(self) -> None:
-        """One of the guests added has ended.  Its entry goes when the heap is mostly dead."""
-        self._live -= 1
+    def _tidy(self) -> None:
+        """Entries that are dead go when the heap is mostly made of them."""
         if len(self._heap) > 256 and len(self._heap) > 4 * self._live:
-            self._heap = [entry for entry in self._heap if not entry[2].ended]
+            self._heap = [entry for entry in self._heap if _counts(entry)]
             heapify(self._heap)
 
     def close(self) -> None:
@@ -158,10 +180,15 @@ class Deadlines(Generic[R]):
         self._timer = None
         now = self._loop.time()
         try:
-            while self._heap and (self._heap[0][0] <= now or self._heap[0][2].ended):
-                _, _, guest = heappop(self._heap)
-                if not guest.ended:
-                    self._expire(guest)
+            while self._heap and (self._heap[0][0] <= now or not _counts(self._heap[0])):
+                entry = heappop(self._heap)
+                if _counts(entry):
+                    self._expire(entry[2])
         finally:
             if self._heap:
                 self._schedule(self._heap[0][0])
+
+
+def _counts(entry: tuple[float, int, R]) -> bool:
+    deadline, _, guest = entry
+    return not guest.ended and guest.deadline == deadline

@@ -17,6 +17,7 @@ from edge.http.refusal import BadRequest, Refused
 from edge.http.request_head import METHODS, NEVER_IN_HEAD, RawHead, read_head, refuse_partial
 from edge.http.request_view import Peer, forwarded_scheme
 from edge.server.exchange import Exchange
+from edge.server.flow import TunnelIntake
 from edge.server.front import BadRequestInfo, Front, Timeout
 from edge.server.opinion import SecondOpinion
 from edge.server.pages import refusal_message
@@ -83,7 +84,9 @@ class Connection(Receiving):
     def eof_received(self) -> bool:
         """The client has closed; like nginx we take that for leaving, answered or not."""
         self.send_held()
-        if self._exchange is not None:
+        if type(self._intake) is TunnelIntake:
+            self._leave_tunnel()
+        elif self._exchange is not None:
             self.close_after = True
             self._client_left()
             self.abort()
@@ -376,6 +379,14 @@ class Connection(Receiving):
         self._intake = None
         self._buffer.clear()
 
+    def _leave_tunnel(self) -> None:
+        """One end has closed, or both are silent: no fault of anybody's."""
+        exchange, self._exchange = self._exchange, None
+        self._go_deaf()
+        if exchange is not None:
+            exchange.leave()
+        self._close()
+
     def _client_left(self) -> None:
         exchange, self._exchange = self._exchange, None
         self._go_deaf()
@@ -389,9 +400,13 @@ class Connection(Receiving):
         timeouts = self.front.statistics.timeouts
         if self._deaf and self._exchange is None:
             transport.close()  # has lingered long enough
+        elif type(self._intake) is TunnelIntake and self._intake.has_moved():
+            self._await_body(self._intake)
         elif self._intake is not None:
             timeouts[Timeout.BODY] += 1
-            if self._exchange is None:
+            if type(self._intake) is TunnelIntake:
+                self._leave_tunnel()
+            elif self._exchange is None:
                 self._close()
             else:
                 self._intake_failed(Incomplete("the client stopped sending the request body"))

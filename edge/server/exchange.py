@@ -11,10 +11,11 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from edge.errors import Failed, Incomplete, InvalidHead
+from edge.errors import Failed, HostcallError, Incomplete, InvalidHead
 from edge.http.body import Body
 from edge.http.framing import Mode, ResponseFraming, response_framing
-from edge.http.message import Headers, RequestHead, ResponseHead
+from edge.http.headers import connection_options
+from edge.http.message import Answer, Headers, RequestHead, ResponseHead
 from edge.http.refusal import Refused
 from edge.http.request_head import RawHead, split_fields
 from edge.http.request_view import Peer, believed_request_id, client_of, view_request
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edge.server.connection import Connection
 
 _BODILESS = frozenset((204, 205, 304))
+_SWITCHED = b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
 
 
 class _Identifiers:
@@ -82,6 +84,8 @@ class Exchange:
     _client: bytes | None = None
     _flow: ResponseFlow | None = None
     _response_body: Body | None = None
+    _answer: Answer | None = None  # who answers in the guest's place
+    _tunnelled = False  # two streams of bytes by now: either end may close them
 
     def __init__(self, connection: Connection, raw: RawHead, peer: Peer, scheme: bytes) -> None:
         self._connection = connection
@@ -91,6 +95,7 @@ class Exchange:
         self.method = raw.method
         self.host = raw.authority.host  # canonical, without a port
         self.path = raw.path  # raw, without the query
+        self.cdn_loop = raw.cdn_loop  # values of that field: where the request has been
         self.announced = raw.length  # bytes of body; 0 for none, negative if the client may not say
         self.started_ns = perf_counter_ns()
         limits = connection.front.limits
@@ -192,6 +197,42 @@ class Exchange:
             self.on_end = None
             end()
         connection.exchange_ended()
+
+    @property
+    def wants_websocket(self) -> bool:
+        raw = self._raw
+        if not raw.upgrade or not raw.minor or raw.length or self.method != b"GET":
+            return False
+        options = connection_options((self.request_header(b"connection") or b"",))
+        upgrade = self.request_header(b"upgrade") or b""
+        return b"upgrade" in options and upgrade.lower() == b"websocket"
+
+    def hand_over(self, answer: Answer) -> None:
+        """Raises Failed when there is a response already."""
+        if self.responded:
+            raise Failed("a response has already been sent")
+        self.responded = True
+        if self._connection is None:  # the client has left
+            answer.abandon()
+        else:
+            self._answer = answer
+
+    def deliver(self, head: ResponseHead, body: Body, incoming: Body | None = None) -> None:
+        """Raises InvalidHead, with nothing sent and the answer still owed, for a bad field."""
+        answer, self._answer = self._answer, None
+        connection = self._connection
+        if answer is None or connection is None:
+            body.discard()
+            return
+        self.responded = False
+        try:
+            if incoming is None:
+                self.respond(head, body)
+            else:
+                self._switch(connection, head, body, incoming)
+        except HostcallError:
+            self.responded, self._answer = True, answer
+            raise
 
     def abort(self) -> None:
         """End the connection with a reset: no client can take what it has for the whole."""
@@ -308,6 +349,13 @@ class Exchange:
         """The client has gone (the connection says so)."""
         if self.ended:
             return
+        if self._tunnelled:
+            incoming, self._body = self._body, None
+            assert incoming is not None
+            incoming.on_drain = None
+            incoming.finish()  # the backend still gets what is in it
+            self._end()
+            return
         self.gone = True
         body = self._body
         if body is not None:
@@ -322,6 +370,9 @@ class Exchange:
             return
         self.ended = True
         self._connection = None
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            answer.abandon()
         if self._flow is not None:
             self._flow.stop()
             self._flow = None
@@ -335,6 +386,22 @@ class Exchange:
         if self.on_end is not None:
             end, self.on_end = self.on_end, None
             end()
+
+    def _switch(
+        self, connection: Connection, head: ResponseHead, body: Body, incoming: Body
+    ) -> None:
+        """101: from now on the two bodies are all there is."""
+        message = encode_head(head.status, head.headers, self.add_headers, _SWITCHED)
+        self.responded = self._tunnelled = True
+        self.status = head.status
+        self.response_start_ns = perf_counter_ns()
+        self._body = incoming
+        connection.close_after = True
+        connection.write(message)
+        self._response_body = body
+        self._flow = ResponseFlow(self, connection, body, ResponseFraming(Mode.CLOSE))
+        connection.tunnel(self, incoming)
+        self._flow.run()
 
     def _respond_at_length(self, connection: Connection, head: ResponseHead, body: Body) -> None:
         """Any response that is not small, complete and ordinary."""

@@ -14,6 +14,7 @@ from edge.http.body import Body
 from edge.http.chunked import ChunkedDecoder, LengthDecoder
 from edge.http.framing import CHUNKED, Mode, ResponseFraming
 from edge.http.headers import clean_trailers
+from edge.http.message import Headers
 from edge.http.response_head import encode_trailers
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Intake:
 
     __slots__ = ("body", "decoder", "exchange", "spare")
 
+    decoder: ChunkedDecoder | LengthDecoder | EndlessDecoder
+
     def __init__(self, length: int, body: Body) -> None:
         self.decoder = ChunkedDecoder() if length == CHUNKED else LengthDecoder(length)
         self.body = body
@@ -96,6 +99,40 @@ class Intake:
         if self.decoder.done and exchange is not None:
             self.body.finish(self.decoder.trailers)
         return rest, count
+
+
+class EndlessDecoder:
+    """Bytes in no coding, until one of the two ends closes: a tunnel."""
+
+    __slots__ = ()
+
+    done = False
+    remaining: int | None = None
+    trailers: Headers = []  # noqa: RUF012  never any
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """All of it."""
+        return data, b""
+
+
+class TunnelIntake(Intake):
+    """What a client sends after a 101; `moved`: bytes either way when that was last looked at."""
+
+    __slots__ = ("moved",)
+
+    def __init__(self, exchange: Exchange, body: Body) -> None:
+        self.decoder = EndlessDecoder()
+        self.body = body
+        self.exchange = exchange
+        self.spare = 0
+        self.moved = -1
+
+    def has_moved(self) -> bool:
+        """True if anything has since this was last asked."""
+        exchange = self.exchange
+        before = self.moved
+        self.moved = exchange.bytes_in + exchange.bytes_out if exchange is not None else before
+        return self.moved != before
 
 
 class ResponseFlow:

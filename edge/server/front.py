@@ -31,6 +31,7 @@ class HttpLimits:
     max_response_bytes: int = UNLIMITED  # of body; an exchange may lower its own
     head_timeout: float = 10.0  # from the first byte of a head to its end, and for a silent start
     body_idle: float = 30.0  # no byte of a body that we are ready to take
+    tunnel_idle: float = 60.0  # no byte either way after a 101; ends after once to twice that
     write_stall: float = 30.0  # the client takes no byte of what waits for it
     keep_alive: float = 75.0  # between requests
     pipeline_depth: int = 16  # requests begun from one read before others have their turn

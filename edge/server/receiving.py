@@ -13,7 +13,7 @@ from edge.http.refusal import BadRequest, Refused
 from edge.http.request_head import RawHead
 from edge.http.request_view import Peer
 from edge.server.exchange import Exchange
-from edge.server.flow import AwaitedBody, Intake
+from edge.server.flow import AwaitedBody, Intake, TunnelIntake
 from edge.server.front import Front, Timeout
 from edge.server.timers import NEVER
 from edge.server.wire import Wire
@@ -105,6 +105,20 @@ class Receiving(Wire):
             if self._exchange is None:
                 self._schedule()
 
+    def tunnel(self, exchange: Exchange, body: Body) -> None:
+        """Take all that still arrives as bytes for `body`: the connection speaks HTTP no more."""
+        body.on_drain = self._read_on
+        self._intake = TunnelIntake(exchange, body)
+        self._await_body(self._intake)
+        self._read_on()
+
+    def _await_body(self, intake: Intake) -> None:
+        """The client may be silent for so long; in a tunnel, both ends together."""
+        if type(intake) is not TunnelIntake:
+            self._wait(Timeout.BODY, self.front.limits.body_idle)
+        elif self.deadline == NEVER:
+            self._wait(Timeout.BODY, self.front.limits.tunnel_idle)
+
     def _after_body_bytes(self, intake: Intake, rest: bytes) -> None:
         if intake.decoder.done:
             self._intake = None
@@ -118,10 +132,11 @@ class Receiving(Wire):
             self._pause_reading()
             self._schedule()
         elif intake.body.is_full:
-            self.deadline = NEVER  # the guest is slow, not the client
+            if type(intake) is not TunnelIntake:
+                self.deadline = NEVER  # the guest is slow, not the client
             self._pause_reading()
         elif intake.exchange is not None:
-            self._wait(Timeout.BODY, self.front.limits.body_idle)
+            self._await_body(intake)
 
     def _body_refused(self, error: Refused) -> None:
         """The body broke the coding or is too large: the request has already been handed over."""
@@ -160,7 +175,7 @@ class Receiving(Wire):
         """There is room: first for bytes that were read already, then for more."""
         if self._deaf or not self._buffer:
             if not self._reading and self._intake is not None and self._exchange is not None:
-                self._wait(Timeout.BODY, self.front.limits.body_idle)
+                self._await_body(self._intake)
             self._resume_reading()
         elif self._intake is not None:
             self._schedule()

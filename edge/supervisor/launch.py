@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge.control import Inherited, Init, Sizing
 from edge.settings import Settings
@@ -20,6 +21,8 @@ class Launch:
     cells: SharedCells
     log_fd: int
     sizing: Sizing
+    rates: Path
+    own_addresses: tuple[str, ...]
 
     async def start(self, worker: WorkerProcess, settings: Settings) -> None:
         """Start the process.  OSError when there can be none."""
@@ -37,6 +40,8 @@ class Launch:
             listeners=listeners,
             sizing=self.sizing,
             settings=settings,
+            rates=self.rates,
+            own_addresses=self.own_addresses,
         )
         inherit = [self.cells.fd, self.log_fd, *(item.fd for item in listeners)]
         await worker.start(init, inherit)

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import metadata
 from typing import Final
 
@@ -33,6 +33,7 @@ from edge.server.front import Front, HttpLimits
 from edge.server.listener import Listener
 from edge.server.timers import Sweeper
 from edge.settings import CodeLabel, Settings
+from edge.stores.rates_file import choose_directory, prepare
 from edge.supervisor.breaker import Breaker
 from edge.supervisor.fleet import Fleet, PublishFailed
 from edge.supervisor.launch import Launch
@@ -93,6 +94,10 @@ class Supervisor:
             opened.callback(sockets.close)
             admin = self._open_admin(opened)
             log_fd = open_log(settings.log)
+            rates = prepare(
+                choose_directory(settings.state_dir, settings.storage.rate_bytes),
+                settings.storage.rate_bytes,
+            )
             cells = SharedCells.create(workers)
             opened.callback(cells.close)
             sink = start_log(settings.log, log_fd, lock_fd=cells.fd, process="supervisor")
@@ -112,7 +117,15 @@ class Supervisor:
                 max_module_bytes=settings.admin.package_bytes,
             )
             fleet = self._fleet = Fleet(
-                Launch(workers, sockets, cells, log_fd, share),
+                Launch(
+                    workers,
+                    sockets,
+                    cells,
+                    log_fd,
+                    share,
+                    rates,
+                    tuple(_address(sock) for sock, _ in admin),
+                ),
                 empty_world(settings),
                 cells=cells,
                 directory=directory,
@@ -289,10 +302,11 @@ class Supervisor:
     async def _reload_once(self, fleet: Fleet, builder: WorldBuilder) -> None:
         config = await asyncio.to_thread(self._load)
         _check_ceilings(config, fleet)
-        for name in _restart_only(self._settings, config.settings):
+        settings = _reloaded(self._settings, config.settings)
+        for name in _differing(settings, config.settings):
             log.warning("%s has changed; that takes effect after a restart", name)
         before = fleet.world
-        built = await builder.build(config.services, self._settings, before=before)
+        built = await builder.build(config.services, settings, before=before)
         worse = {n: why for n, why in built.refused.items() if n not in before.refused}
         if worse:
             fleet.discard(built)
@@ -301,6 +315,7 @@ class Supervisor:
         world = await fleet.publish(lambda _: built, strict=True)
         builder.pin(world)
         self._config = config
+        self._settings = settings
         self._counters.reload(ok=True, wall=time.time())
         log.info("reloaded", extra={"generation": world.generation})
         _tell(world)
@@ -366,8 +381,19 @@ def _check_ceilings(config: Config, fleet: Fleet) -> None:
         raise ConfigError(*problems)
 
 
-def _restart_only(old: Settings, new: Settings) -> list[str]:
-    """Groups of settings that differ: all belong to processes that are running already."""
+def _reloaded(old: Settings, new: Settings) -> Settings:
+    """The settings of before with those groups of the new ones that a snapshot carries."""
+    return replace(
+        old,
+        egress=new.egress,
+        geolocation=new.geolocation,
+        device_detection=new.device_detection,
+        shielding_sites=new.shielding_sites,
+    )
+
+
+def _differing(old: Settings, new: Settings) -> list[str]:
+    """Groups of settings that differ."""
     return [
         item.name for item in fields(Settings) if getattr(old, item.name) != getattr(new, item.name)
     ]

@@ -24,7 +24,7 @@ import wasmtime
 from edge.abi.sandbox import Sandbox
 from edge.hostmodules import HOST_MODULES
 from edge.http.body import Account, Body, Ledger
-from edge.http.message import Headers, RequestHead, ResponseHead
+from edge.http.message import Answer, Headers, RequestHead, ResponseHead
 from edge.model.limits import DEFAULT_LIMITS, Limits
 from edge.model.service import Service
 from edge.outcome import Ending, Outcome
@@ -65,7 +65,15 @@ class Client:
         self.request_id = "0" * 32
         self.responded = False
 
+    @property
+    def wants_websocket(self) -> bool:
+        return False
+
     def inform(self, status: int, headers: Headers) -> None: ...
+
+    def hand_over(self, answer: Answer) -> None: ...
+
+    def deliver(self, head: ResponseHead, body: Body, incoming: Body | None = None) -> None: ...
 
     def respond(self, head: ResponseHead, body: Body) -> None:
         self.responded = True

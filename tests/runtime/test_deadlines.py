@@ -56,6 +56,7 @@ class FakeGuest:
     cpu_used: int = 0
     queued: bool = False
     ended: bool = False
+    deadline: float = 0.0
 
 
 class Bench:
@@ -117,6 +118,33 @@ def test_nothing_left_leaves_no_timer(bench: Bench) -> None:
 def test_guests_that_end_early_do_not_pile_up(bench: Bench) -> None:
     for _ in range(100_000):
         bench.end(bench.add(120.0))
+    assert len(bench.deadlines._heap) <= 300
+
+
+def test_a_guest_that_serves_another_request_has_another_deadline(bench: Bench) -> None:
+    guest = bench.add(1.0)
+    bench.deadlines.move(3.0, guest)
+    bench.loop.advance(2.0)
+    assert bench.expired == []
+    bench.loop.advance(3.0)
+    assert bench.expired == [guest]
+
+
+def test_a_guest_that_waits_for_a_request_has_no_deadline(bench: Bench) -> None:
+    guest = bench.add(1.0)
+    bench.loop.advance(0.25)
+    assert bench.deadlines.hold(guest) == 0.75
+    bench.loop.advance(50.0)
+    assert bench.expired == []
+    bench.deadlines.move(50.75, guest)
+    bench.loop.advance(50.75)
+    assert bench.expired == [guest]
+
+
+def test_deadlines_that_were_moved_do_not_pile_up(bench: Bench) -> None:
+    guest = bench.add(120.0)
+    for number in range(100_000):
+        bench.deadlines.move(120.0 + number, guest)
     assert len(bench.deadlines._heap) <= 300
 
 

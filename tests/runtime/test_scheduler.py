@@ -40,6 +40,7 @@ class FakeGuest:
     cpu_used: int = 0
     queued: bool = False
     ended: bool = False
+    deadline: float = 0.0
     slices: int = 1 << 60
 
 

@@ -23,7 +23,14 @@ from edge.runtime.rewrite import count_refusals
 from edge.settings import Settings
 from edge.telemetry.access_log import AccessLog
 from edge.telemetry.guest_log import GuestLog
-from edge.telemetry.layout import ENDINGS, OUTCOMES, Rejection
+from edge.telemetry.layout import (
+    ENDINGS,
+    IN_FLIGHT,
+    LIMITS,
+    OUTCOMES,
+    Rejection,
+    SoftLimit,
+)
 from edge.telemetry.log_sink import LogSink
 from edge.telemetry.shared import SharedCells
 from tests.support.runtime import SMALL_POOL, Arena
@@ -97,8 +104,18 @@ class Town:
 
     def count(self, name: str, ending: Ending) -> int:
         """How many requests to a service ended this way, as the metrics tell it."""
-        (series,) = [v.series for v in self._versions if v.service.name == name]
-        return self.shared.block_sum(series)[OUTCOMES + ENDINGS.index(ending)]
+        return self.shared.block_sum(self._series(name))[OUTCOMES + ENDINGS.index(ending)]
+
+    def refusals(self, name: str, limit: SoftLimit) -> int:
+        """In how many requests to a service a guest was refused something for this limit."""
+        return self.shared.block_sum(self._series(name))[LIMITS + limit]
+
+    def in_flight(self, name: str) -> int:
+        """Requests to a service that run or wait, as last published."""
+        return self.cells.cells[self.cells.base + IN_FLIGHT + self._series(name)]
+
+    def _series(self, name: str) -> int:
+        return next(v.series for v in self._versions if v.service.name == name)
 
     def rejections(self, why: Rejection) -> int:
         """How often admission turned a request away for this reason."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge.http.body import Body
-from edge.http.message import Headers, RequestHead, ResponseHead
+from edge.http.message import Answer, Headers, RequestHead, ResponseHead
 
 
 class FakeDownstream:
@@ -19,6 +19,7 @@ class FakeDownstream:
         headers: Headers | None = None,
         original_names: list[bytes] | None = None,
         body: Body | None = None,
+        wants_websocket: bool = False,
     ) -> None:
         headers = [(b"host", authority)] if headers is None else headers
         self.head = RequestHead(
@@ -37,10 +38,13 @@ class FakeDownstream:
         self.response_body: Body | None = None
         self.interim: list[tuple[int, Headers]] = []
         self.aborted = False
+        self.wants_websocket = wants_websocket
+        self.answer: Answer | None = None  # who was to answer in the guest's place
+        self.incoming: Body | None = None  # what takes the client's bytes after a 101
 
     @property
     def responded(self) -> bool:
-        return self.response is not None
+        return self.response is not None or self.answer is not None
 
     def inform(self, status: int, headers: Headers) -> None:
         self.interim.append((status, headers))
@@ -48,6 +52,16 @@ class FakeDownstream:
     def respond(self, head: ResponseHead, body: Body) -> None:
         assert self.response is None, "answered twice"
         self.response, self.response_body = head, body
+
+    def hand_over(self, answer: Answer) -> None:
+        assert not self.responded, "answered twice"
+        self.answer = answer
+
+    def deliver(self, head: ResponseHead, body: Body, incoming: Body | None = None) -> None:
+        assert self.answer is not None, "nobody was to answer"
+        assert (head.status == 101) == (incoming is not None)
+        self.respond(head, body)
+        self.incoming = incoming
 
     def abort(self) -> None:
         self.aborted = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge.abi.capabilities import Capabilities
 from edge.abi.fastly.modules import FASTLY_MODULES
 from edge.abi.fastly.status import Status
 from edge.model.limits import Limits
@@ -22,9 +23,12 @@ class FastlyGuest(FakeGuest):
         client: FakeDownstream | None = None,
         service: Service | None = None,
         limits: Limits | None = None,
+        capabilities: Capabilities | None = None,
         size: int = 1 << 20,
     ) -> None:
-        self.made: Made = make_sandbox(client=client, service=service, limits=limits)
+        self.made: Made = make_sandbox(
+            client=client, service=service, limits=limits, capabilities=capabilities
+        )
         super().__init__(FASTLY_MODULES, self.made.box, size)
 
     @property

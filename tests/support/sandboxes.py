@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge.abi.capabilities import Capabilities
 from edge.abi.sandbox import Sandbox
 from edge.http.body import Account, Ledger
 from edge.model.limits import Limits
@@ -49,6 +50,7 @@ def make_sandbox(
     client: FakeDownstream | None = None,
     service: Service | None = None,
     limits: Limits | None = None,
+    capabilities: Capabilities | None = None,
 ) -> Made:
     """A sandbox of `service` that serves `client`."""
     limits = limits or Limits()
@@ -63,6 +65,8 @@ def make_sandbox(
         account=account,
         log_line=lambda box, stream, text, cut: log.append((stream, text, cut)),
     )
+    if capabilities is not None:
+        box.capabilities = capabilities
     meter = FakeMeter()
     box.meter = meter
     return Made(box, client, account, meter, log)

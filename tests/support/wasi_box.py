@@ -14,7 +14,7 @@ from edge.abi.wasi.cgi import Cgi
 from edge.abi.wasi.preview1 import WASI_PREVIEW1
 from edge.abi.wasi.program import Program
 from edge.http.body import Account, Body, Ledger
-from edge.http.message import Headers, RequestHead, ResponseHead
+from edge.http.message import Answer, Headers, RequestHead, ResponseHead
 from edge.model.limits import Limits
 from edge.model.service import Service
 from tests.support.fake_guest import FakeGuest
@@ -46,8 +46,18 @@ class RecordedClient:
     def responded(self) -> bool:
         return self.response is not None
 
+    @property
+    def wants_websocket(self) -> bool:
+        return False
+
     def inform(self, status: int, headers: Headers) -> None:
         raise AssertionError("nothing here sends interim responses")
+
+    def hand_over(self, answer: Answer) -> None:
+        raise AssertionError("nothing here hands its client over")
+
+    def deliver(self, head: ResponseHead, body: Body, incoming: Body | None = None) -> None:
+        raise AssertionError("nothing here hands its client over")
 
     def respond(self, head: ResponseHead, body: Body) -> None:
         assert self.response is None, "a second response"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
+import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.support import guests, toolchain, wasm_sections
+from tests.support import guests, rust, toolchain, wasm_sections
 from tests.support.guests import Family
 
 pytestmark = pytest.mark.toolchain
@@ -16,10 +19,12 @@ pytestmark = pytest.mark.toolchain
 # The languages that the project promises to serve; a toolchain that vanishes must not go unnoticed.
 EXPECTED = {
     "js/hello", "js/echo", "js/rewrite", "js/inspect",
-    "as/hello",
-    "c/cgi", "c/fastly", "c/preview1",
+    "js/fetch", "js/stores", "js/limiter", "js/reuse", "js/dynamic", "js/hints", "js/hono",
+    "rust/platform",
+    "as/hello", "as/pass",
+    "c/cgi", "c/fastly", "c/preview1", "c/pass", "c/kvget", "c/fanout",
     "zig/cgi",
-    "go/cgi",
+    "go/cgi", "go/platform",
     "wat/hello", "wat/echo",
 }  # fmt: skip
 
@@ -31,6 +36,11 @@ NEEDED = {
     "c/fastly": {("fastly_http_body", "read"), ("fastly_http_resp", "send_downstream")},
     "c/cgi": {(WASI, "environ_get"), (WASI, "fd_read"), (WASI, "fd_write")},
     "c/preview1": {(WASI, "poll_oneoff"), (WASI, "random_get"), (WASI, "sched_yield")},
+    "c/kvget": {("fastly_kv_store", "lookup"), ("fastly_kv_store", "lookup_wait_v2")},
+    "c/fanout": {("fastly_http_req", "send_async"), ("fastly_http_req", "pending_req_select")},
+    "as/pass": {("fastly_http_req", "pending_req_wait"), ("fastly_dictionary", "get")},
+    "rust/platform": {("fastly_abi", "init"), ("fastly_http_req", "send_async_streaming")},
+    "go/platform": {("fastly_http_req", "send_v2"), ("fastly_kv_store", "insert")},
     "zig/cgi": {(WASI, "environ_get"), (WASI, "fd_pwrite")},
     "go/cgi": {(WASI, "poll_oneoff"), (WASI, "random_get")},
     "wat/hello": {("fastly_http_resp", "header_insert")},
@@ -60,7 +70,7 @@ def test_a_guest_is_a_module_that_starts_and_asks_only_for_its_family(guest: gue
         case Family.WASI:
             assert modules == {WASI}
         case Family.FASTLY:
-            assert {"fastly_http_req", "fastly_http_resp", "fastly_http_body"} <= modules
+            assert "fastly_http_resp" in modules
             assert all(module == WASI or module.startswith("fastly_") for module in modules)
     asked = {(entry.module, entry.name) for entry in found.imports}
     assert asked >= NEEDED.get(guest.name, set())
@@ -71,6 +81,11 @@ def test_the_javascript_sdk_always_imports_the_same_set() -> None:
     assert set(hello.imports) == set(inspect.imports)
     fastly = [entry for entry in hello.imports if entry.module != WASI]
     assert (len(fastly), len(hello.imports) - len(fastly)) == (159, 22)
+
+
+def test_the_smallest_proxy_is_three_hostcalls() -> None:
+    fastly = [entry for entry in sections("c/pass").imports if entry.module != WASI]
+    assert len(fastly) == 3
 
 
 def test_go_imports_a_function_twice_so_that_linking_by_name_is_tested() -> None:
@@ -116,6 +131,39 @@ def test_a_toolchain_that_is_missing_is_an_error_that_names_the_remedy(
     monkeypatch.setitem(guests.RECIPES, "wat", recipe)
     with pytest.raises(toolchain.MissingTool, match=r"no-such-toolchain.*make test"):
         guests.build("wat/hello")
+
+
+def test_rust_that_is_missing_is_an_error_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_RUST_BIN", str(tmp_path))
+    with pytest.raises(toolchain.MissingTool, match=r"cargo does not exist.*apt-get install.*-web"):
+        rust.version()
+    for name in ("cargo", "rustc"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho /nowhere\n")
+        program.chmod(0o755)
+    with pytest.raises(toolchain.MissingTool, match=r"/nowhere/\S+ does not exist.*rust-web-src"):
+        rust.version()
+
+
+def test_the_rust_crates_are_locked_by_hash_and_come_from_one_registry() -> None:
+    locked = tomllib.loads((rust.PACKAGE / "Cargo.lock").read_text())["package"]
+    wanted = tomllib.loads((rust.PACKAGE / "Cargo.toml").read_text())["dependencies"]
+    versions = {entry["name"]: entry["version"] for entry in locked}
+    for name, version in wanted.items():
+        assert version == f"={versions[name]}"
+    foreign = [entry for entry in locked if entry["name"] != "guest"]
+    assert len(foreign) > 50
+    for entry in foreign:
+        assert re.fullmatch("[0-9a-f]{64}", entry["checksum"]), entry
+    assert len({entry["source"] for entry in foreign}) == 1
+
+
+def test_the_official_cli_is_there_and_runs(tmp_path: Path) -> None:
+    wanted = json.loads((toolchain.CLI_PACKAGES / "package.json").read_text())["dependencies"]
+    printed = toolchain.run([toolchain.fastly_cli(), "version"], cwd=tmp_path)
+    assert f"v{wanted['@fastly/cli']} " in printed
 
 
 def test_an_unknown_guest_is_answered_with_the_known_names() -> None:

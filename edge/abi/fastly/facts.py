@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from edge.abi.sandbox import Sandbox
+from typing import Protocol
+
 from edge.errors import Missing
+from edge.http.message import Downstream
 
 # Answered NONE: connections to us are plaintext (whoever ends TLS is in front of us).
 TLS_DOC = "NONE: the connection is not TLS."
@@ -20,31 +22,38 @@ FINGERPRINT_TEXTS = ("downstream_client_h2_fingerprint", "downstream_client_oh_f
 COMPLIANCE_REGION = b"none"
 
 
+class OfClient(Protocol):
+    """What belongs to one client: its request, or the sandbox that serves it now."""
+
+    @property
+    def downstream(self) -> Downstream: ...
+
+
 def nothing_known(name: str) -> Missing:
     """The error for a fact that we do not have."""
     return Missing(f"{name}: not known of this connection")
 
 
-def original_names(box: Sandbox) -> list[bytes]:
+def original_names(of: OfClient) -> list[bytes]:
     """The client's field names as it spelt them, in order."""
-    return box.downstream.head.original_names
+    return of.downstream.head.original_names
 
 
-def original_count(box: Sandbox) -> int:
+def original_count(of: OfClient) -> int:
     """How many fields the client sent."""
-    return len(box.downstream.head.original_names)
+    return len(of.downstream.head.original_names)
 
 
-def client_address(box: Sandbox) -> bytes:
+def client_address(of: OfClient) -> bytes:
     """4 or 16 octets."""
-    return box.downstream.client_address
+    return of.downstream.client_address
 
 
-def server_address(box: Sandbox) -> bytes:
+def server_address(of: OfClient) -> bytes:
     """4 or 16 octets."""
-    return box.downstream.server_address
+    return of.downstream.server_address
 
 
-def request_id(box: Sandbox) -> bytes:
+def request_id(of: OfClient) -> bytes:
     """32 lower-case hexadecimal digits."""
-    return box.downstream.request_id.encode()
+    return of.downstream.request_id.encode()

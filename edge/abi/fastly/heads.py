@@ -15,7 +15,7 @@ from typing import Annotated
 from edge.abi.codec import MAX_TEXT, Codec, Handle, Names, Span
 from edge.abi.sandbox import Sandbox
 from edge.errors import InvalidArgument, InvalidHead, LimitExceeded
-from edge.http.message import Headers, RequestHead
+from edge.http.message import Downstream, Headers, RequestHead
 
 # What a field costs us above its own bytes: two bytes objects, a tuple, a place in the list.
 FIELD_OVERHEAD = 96
@@ -176,6 +176,18 @@ class Head:
             box.hold(-self.cost)
             self.cost = 0
 
+    def take(self, box: Sandbox, headers: Headers) -> None:
+        """Charge for fields that somebody else made, whatever their number.
+
+        Raises LimitExceeded.
+        """
+        size = sum(len(name) + len(value) for name, value in headers)
+        cost = size + FIELD_OVERHEAD * len(headers)
+        if cost > FREE:
+            box.hold(cost)
+            self.cost = cost
+        self.size = size
+
     def admit(self, box: Sandbox, size: int, count: int) -> None:
         """Charge for that much in all, or raise LimitExceeded before anything has changed."""
         limits = box.limits
@@ -201,12 +213,15 @@ class GuestRequest(Head):
     uri: bytes
     auto_decompress = 0  # the encodings we are asked to undo on the response
     cache_override: CacheOverride | None = None
+    downstream: Downstream  # the client's, of a request that came from one
     _line_cost = 0  # charged for what the guest set besides fields
 
     def __init__(self, box: Sandbox, *, from_client: bool = False) -> None:
         self._box = box
         self.from_client = from_client
-        if not from_client:
+        if from_client:
+            self.downstream = box.downstream  # the sandbox may serve another client by and by
+        else:
             self.method = b"GET"
             self.uri = b"/"
             self.version = HttpVersion.HTTP_11
@@ -217,20 +232,18 @@ class GuestRequest(Head):
         """Fill in a part of the client's request on first use (called while the slot is empty)."""
         if not self.from_client or name not in _FROM_CLIENT:
             raise AttributeError(name)
-        client = self._box.downstream.head
+        client = self.downstream.head
         value = _FROM_CLIENT[name](client)
         if name == "headers":
-            self._charge_copy(client.headers)
+            self.take(self._box, client.headers)
         setattr(self, name, value)
         return value
 
-    def _charge_copy(self, headers: Headers) -> None:
-        size = sum(len(name) + len(value) for name, value in headers)
-        cost = size + FIELD_OVERHEAD * len(headers)
-        if cost > FREE:
-            self._box.hold(cost)
-            self.cost = cost
-        self.size = size
+    def fields(self) -> Headers:
+        """The fields for sending: a client's own ones if its guest has never looked at them."""
+        if self.from_client and "headers" not in self.__dict__:
+            return self.downstream.head.headers
+        return self.headers
 
     def set_method(self, method: bytes) -> None:
         """Raises InvalidHead unless it is a token (RFC 9110 §9.1)."""
@@ -262,16 +275,24 @@ class GuestRequest(Head):
         self._line_cost = 0
         Head.release(self, box)
 
+    def hand_on(self) -> int:
+        """Bytes that stay charged for the head: whoever sends it gives them back."""
+        cost = self.cost + self._line_cost
+        self.cost = self._line_cost = 0
+        return cost
+
 
 class GuestResponse(Head):
-    """A response head that the guest made."""
+    """A response head: the guest's own, or a backend's (whose fields nobody copies)."""
 
     version = HttpVersion.HTTP_11
     status = 200
     close = False  # end the client's connection after this response
+    address = b""  # octets of the backend that sent it, if the guest may know
+    port = 0
 
-    def __init__(self) -> None:
-        self.headers = []
+    def __init__(self, headers: Headers | None = None) -> None:
+        self.headers = [] if headers is None else headers
 
 
 def absolute_uri(head: RequestHead) -> bytes:

@@ -86,7 +86,7 @@ def write(box: Sandbox, handle: U32, data: Data, end: End) -> U32 | Coroutine[An
         item.write(data)  # nearly always
         return len(data)
     if type(data) is bytes:
-        if type(item) is Body:
+        if isinstance(item, Body):
             if end is not _BACK:
                 item.write_front(data)
             elif item.ended:
@@ -250,7 +250,7 @@ def trailer_values_get(box: Sandbox, handle: U32, name: Name, values: OutList) -
 def normal_body(box: Sandbox, handle: int) -> Body:
     """A body that the guest may read.  Raises BadHandle for anything else."""
     item = box.items[handle]
-    if type(item) is Body:
+    if isinstance(item, Body):  # some connections have a kind of their own
         return item
     raise BadHandle(f"handle {handle} is not a body that can be read")
 
@@ -267,6 +267,18 @@ def writable(box: Sandbox, handle: int, end: WriteEnd = WriteEnd.BACK) -> Body:
     outer.append(body)
     box.items[handle] = outer
     return outer
+
+
+def write_side(box: Sandbox, handle: int, body: Body) -> Body:
+    """Turn the handle of a normal body into the write side of what is returned, to be sent."""
+    if body is box.downstream.body or not body.ended:
+        # Its end is somebody else's to say: ours is a body around it.
+        outer = Body(box.account)
+        outer.append(body)
+        body = outer
+    body.live, body.ended = True, False
+    box.items[handle] = StreamingBody(body)
+    return body
 
 
 def _trailers(box: Sandbox, handle: int) -> Trailers:

@@ -1,10 +1,10 @@
-"""`fastly_http_req`: request heads.  Sending them to backends is not here yet."""
+"""`fastly_http_req`: request heads.  What sends them is in `sending`, `dynamic` and `handoff`."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from edge.abi.codec import U32, Bits, Choice, Out, OutList, OutOctets, Span
+from edge.abi.codec import U32, Bits, Choice, Out, OutBytes, OutList, OutOctets, Span
 from edge.abi.codec import Handle as HandleCodec
 from edge.abi.fastly import facts
 from edge.abi.fastly.fields import declare_field_calls
@@ -18,11 +18,14 @@ from edge.abi.fastly.heads import (
 from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
+from edge.errors import BadHandle, InvalidArgument, Unsupported
+from edge.http.body import Body
 
 abi = HostModule("fastly_http_req", FASTLY)
 
 Version = Annotated[HttpVersion, Choice(HttpVersion)]
 Framing = Annotated[FramingMode, Choice(FramingMode)]
+PASS = 0b0001
 OverrideTag = Annotated[int, Bits(known=0b1111)]  # pass, ttl, stale_while_revalidate, pci
 Encodings = Annotated[int, Bits(known=0b1)]  # gzip
 # RFC 9110 has no longest method; the SDKs read them into 1,024 bytes.
@@ -207,3 +210,25 @@ def downstream_tls_client_cert_verify_result(box: Sandbox) -> U32:
 def downstream_tls_ja3_md5(box: Sandbox, digest: U32) -> U32:
     """NONE: the connection is not TLS."""
     raise facts.nothing_known("downstream_tls_ja3_md5")
+
+
+NO_FIREWALL = "there is no web application firewall to ask"
+_CORP, _WORKSPACE, _CLIENT = 0b0010, 0b0100, 0b1000
+InspectMask = Annotated[int, Bits(known=_CORP | _WORKSPACE | _CLIENT)]
+
+
+@abi.named("inspect", unsupported=NO_FIREWALL)
+def inspect_(
+    box: Sandbox, request: Request, body: U32, mask: InspectMask, info: U32, verdict: OutBytes
+) -> U32:
+    """Look at the arguments; then there is nobody to ask."""
+    memory = box.memory
+    if not isinstance(box.items[body], Body):
+        raise BadHandle(f"handle {body} is not a body")
+    if not mask & _CORP or not mask & _WORKSPACE:
+        raise InvalidArgument("an inspection names its corp and its workspace")
+    for offset in (0, 8):
+        memory.require(memory.u32(info + offset), memory.u32(info + offset + 4))
+    if mask & _CLIENT and memory.u32(info + 20) not in (0, 4, 16):
+        raise InvalidArgument("a client address is 4 or 16 octets")
+    raise Unsupported(NO_FIREWALL)

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from edge.abi.codec import U16, U32, Choice, Handle, OutOctets
 from edge.abi.fastly.fields import declare_field_calls
+from edge.abi.fastly.forward import forward
 from edge.abi.fastly.heads import FramingMode, GuestResponse, HttpVersion, Response
-from edge.abi.fastly.ready import StreamingBody
+from edge.abi.fastly.http_body import normal_body, write_side
+from edge.abi.fastly.pending import take_pending
 from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
-from edge.errors import BadHandle, Failed, HostcallError, InvalidArgument, Missing
-from edge.http.body import Body
+from edge.errors import Failed, HostcallError, InvalidArgument, Missing
 from edge.http.message import ResponseHead
 
 abi = HostModule("fastly_http_resp", FASTLY)
@@ -90,14 +91,20 @@ def http_keepalive_mode_set(box: Sandbox, response: Response, mode: KeepAliveMod
 
 @abi.hostcall
 def get_addr_dest_ip(box: Sandbox, response: Response, octets: OutOctets) -> U32:
-    """The address a response came from; NONE for one that no backend sent."""
-    raise Missing("no backend sent this response")
+    """The address a backend's response came from; NONE unless its request was to pass the cache."""
+    return octets.fill(_from_backend(response).address)
 
 
 @abi.hostcall
 def get_addr_dest_port(box: Sandbox, response: Response) -> U16:
-    """The port a response came from; NONE for one that no backend sent."""
-    raise Missing("no backend sent this response")
+    """The port a backend's response came from; NONE unless its request was to pass the cache."""
+    return _from_backend(response).port
+
+
+def _from_backend(response: GuestResponse) -> GuestResponse:
+    if not response.address:
+        raise Missing("no backend sent this response, or the request could be answered by a cache")
+    return response
 
 
 @abi.hostcall
@@ -111,9 +118,7 @@ def send_downstream(box: Sandbox, response: TakenResponse, body: U32, streaming:
     try:
         if streaming > 1:
             raise InvalidArgument(f"streaming is 0 or 1, not {streaming}")
-        source = box.items[body]
-        if source.__class__ is not Body:
-            raise BadHandle(f"handle {body} is not a body that can be sent")
+        source = normal_body(box, body)
         if downstream.responded:
             raise Failed("the client has been answered already")
         if status < 200 and status != EARLY_HINTS:
@@ -129,15 +134,19 @@ def send_downstream(box: Sandbox, response: TakenResponse, body: U32, streaming:
         return
     head = ResponseHead(status, response.headers, response.manual_framing, response.close)
     if streaming:
-        if source is downstream.body or not source.ended:
-            # Its end is somebody else's to say: ours is a body around it.
-            outer = Body(box.account)
-            outer.append(source)
-            source = outer
-        source.live, source.ended = True, False
-        box.items[body] = StreamingBody(source)
+        source = write_side(box, body, source)
     else:
         del box.items[body]
     if response.cost:
         response.release(box)
     downstream.respond(head, source)
+
+
+@abi.hostcall
+def send_downstream_pending(box: Sandbox, pending: U32) -> None:
+    """Answer the client with what a pending request brings, with the changes that wait for it.
+
+    The handle is consumed; the guest need not wait, nor live so long.  A failure becomes a response
+    of ours: 504 for a timeout, 502 or 503 otherwise.  ERROR when there is a response already.
+    """
+    forward(box, take_pending(box, pending))

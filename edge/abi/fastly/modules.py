@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from edge.abi.fastly import (
     async_io,
+    backend,
     compute_runtime,
     config_store,
     dictionary,
+    dynamic,
+    handoff,
     http_body,
     http_downstream,
     http_req,
     http_resp,
+    kv_store,
     log,
+    object_store,
     secret_store,
+    sending,
     uap,
     version,
 )
@@ -27,6 +33,9 @@ def _modules() -> tuple[HostModule, ...]:
         for file in (
             version,
             http_req,
+            sending,  # three more files of `fastly_http_req`
+            dynamic,
+            handoff,
             http_resp,
             http_body,
             http_downstream,
@@ -35,8 +44,11 @@ def _modules() -> tuple[HostModule, ...]:
             dictionary,
             config_store,
             secret_store,
+            kv_store,
+            object_store,
             compute_runtime,
             uap,
+            backend,
         )
     }
     for name in NOT_BUILT:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge.abi.further import Further
 from edge.errors import BadHandle, Incomplete
 from edge.http.body import Body
 
@@ -73,16 +74,23 @@ class StreamingBody(Waitable):
 
 
 class RequestPromise(Waitable):
-    """A promise of another request, already known to be empty: a sandbox serves one request."""
+    """A promise of another client request."""
 
-    __slots__ = ()
+    __slots__ = ("further",)
+
+    def __init__(self, further: Further) -> None:
+        self.further = further
 
     @property
     def is_ready(self) -> bool:
-        return True
+        """True when a request is there, and when it is known that none will come."""
+        return self.further.is_settled
 
     def watch(self, callback: Callable[[], None]) -> None:
-        """Nothing will ever change."""
+        self.further.watch(callback)
 
     def unwatch(self, callback: Callable[[], None]) -> None:
-        """Nothing is watched."""
+        self.further.unwatch(callback)
+
+    def abandon(self) -> None:
+        self.further.drop()

@@ -9,6 +9,7 @@ from edge.errors import (
     BadHandle,
     BufferTooSmall,
     Failed,
+    HostcallError,
     Incomplete,
     InvalidArgument,
     InvalidHead,
@@ -39,6 +40,22 @@ class Status(IntEnum):
     AGAIN = 14
 
 
+class Unparsable(HostcallError):
+    """A backend answered with a head that is not HTTP."""
+
+
+class Unsendable(HostcallError):
+    """The guest made a request that cannot be sent."""
+
+
+class HeadTooLarge(HostcallError):
+    """A backend answered with a head that is larger than we read."""
+
+
+class StatusInvalid(HostcallError):
+    """A backend answered with a status code that is none."""
+
+
 FASTLY = Dialect(
     ok=Status.OK,
     default=Status.ERROR,
@@ -53,5 +70,9 @@ FASTLY = Dialect(
         WouldBlock: Status.AGAIN,
         Incomplete: Status.HTTPINCOMPLETE,
         Failed: Status.ERROR,
+        Unparsable: Status.HTTPINVALID,
+        Unsendable: Status.HTTPUSER,
+        HeadTooLarge: Status.HTTPHEADTOOLARGE,
+        StatusInvalid: Status.HTTPINVALIDSTATUS,
     },
 )

@@ -12,72 +12,12 @@ from edge.abi.hostcall import HostModule
 # module -> reason -> function -> parameters
 NOT_BUILT: dict[str, dict[str, dict[str, str]]] = {
     "fastly_http_req": {
-        "requests to backends are not built yet": {
-            "send": "iiiiii",
-            "send_v2": "iiiiiii",
-            "send_v3": "iiiiiii",
-            "send_async": "iiiii",
-            "send_async_v2": "iiiiii",
-            "send_async_streaming": "iiiii",
-            "pending_req_header_insert": "iiiiii",
-            "pending_req_header_append": "iiiiii",
-            "pending_req_header_remove": "iiii",
-            "pending_req_poll": "iiii",
-            "pending_req_poll_v2": "iiiii",
-            "pending_req_wait": "iii",
-            "pending_req_wait_v2": "iiii",
-            "pending_req_select": "iiiii",
-            "pending_req_select_v2": "iiiiii",
-            "register_dynamic_backend": "iiiiii",
+        "services share no cache": {
             "on_behalf_of": "iii",
         },
-        "handing the connection to a backend is not built yet": {
-            "upgrade_websocket": "ii",
-            "redirect_to_websocket_proxy": "ii",
+        "no Pushpin is configured to hand the connection to": {
             "redirect_to_grip_proxy": "ii",
-            "redirect_to_websocket_proxy_v2": "iii",
             "redirect_to_grip_proxy_v2": "iii",
-        },
-        "there is no web application firewall to ask": {
-            "inspect": "iiiiiii",
-        },
-    },
-    "fastly_http_resp": {
-        "requests to backends are not built yet": {
-            "send_downstream_pending": "i",
-        },
-    },
-    "fastly_http_downstream": {
-        "requests are not followed across services": {
-            "downstream_visits_this_service": "i",
-            "downstream_visits_this_pop": "i",
-        },
-    },
-    "fastly_kv_store": {
-        "key-value stores are not built yet": {
-            "open": "iii",
-            "lookup": "iiiiii",
-            "lookup_wait": "iiiiiii",
-            "lookup_wait_v2": "iiiiiii",
-            "insert": "iiiiiii",
-            "insert_wait": "ii",
-            "delete": "iiiiii",
-            "delete_wait": "ii",
-            "list": "iiii",
-            "list_wait": "iii",
-        },
-    },
-    "fastly_object_store": {
-        "key-value stores are not built yet": {
-            "open": "iii",
-            "lookup": "iiii",
-            "lookup_async": "iiii",
-            "pending_lookup_wait": "ii",
-            "insert": "iiii",
-            "insert_async": "iiiii",
-            "pending_insert_wait": "i",
-            "delete_async": "iiii",
-            "pending_delete_wait": "i",
         },
     },
     "fastly_cache": {
@@ -141,27 +81,6 @@ NOT_BUILT: dict[str, dict[str, dict[str, str]]] = {
             "get_sensitive_data": "ii",
             "get_surrogate_keys": "iiii",
             "get_vary_rule": "iiii",
-        },
-    },
-    "fastly_backend": {
-        "requests to backends are not built yet": {
-            "exists": "iii",
-            "is_healthy": "iii",
-            "is_dynamic": "iii",
-            "get_host": "iiiii",
-            "get_override_host": "iiiii",
-            "get_port": "iii",
-            "get_connect_timeout_ms": "iii",
-            "get_first_byte_timeout_ms": "iii",
-            "get_between_bytes_timeout_ms": "iii",
-            "get_http_keepalive_time": "iii",
-            "get_tcp_keepalive_enable": "iii",
-            "get_tcp_keepalive_interval": "iii",
-            "get_tcp_keepalive_probes": "iii",
-            "get_tcp_keepalive_time": "iii",
-            "is_ssl": "iii",
-            "get_ssl_min_version": "iii",
-            "get_ssl_max_version": "iii",
         },
     },
     "fastly_purge": {

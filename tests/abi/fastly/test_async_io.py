@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from edge.abi.fastly.ready import RequestPromise
+from edge.abi.fastly.ready import RequestPromise, Waitable
 from edge.abi.fastly.status import Status
+from edge.abi.further import Further
 from edge.http.body import HIGH_WATER, Body
 from tests.abi.fastly.test_http_body import live_request, streaming
 from tests.support.fastly_guest import INVALID, FastlyGuest
@@ -116,8 +118,57 @@ def test_lies() -> None:
     assert guest.do("async_io.is_ready", INVALID, 64) == Status.BADF
 
 
-@pytest.mark.parametrize("item", [Body(), RequestPromise()])
+@pytest.mark.parametrize("item", [Body(), RequestPromise(Further(None))])
 def test_is_ready(item: object) -> None:
     guest = FastlyGuest()
     assert guest.get("async_io.is_ready", guest.box.items.insert(item)) == 1
     assert guest.get("async_io.is_ready", guest.box.items.insert(Body(live=True))) == 0
+
+
+class Counted(Waitable):
+    """Something to wait for that counts how often it is looked at."""
+
+    looks = 0
+
+    def __init__(self) -> None:
+        self.is_there = False
+        self.watchers: list[Callable[[], None]] = []
+
+    @property
+    def is_ready(self) -> bool:
+        Counted.looks += 1
+        return self.is_there
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        self.watchers.append(callback)
+
+    def unwatch(self, callback: Callable[[], None]) -> None:
+        if callback in self.watchers:
+            self.watchers.remove(callback)
+
+    def change(self) -> None:
+        watchers, self.watchers = self.watchers, []
+        for callback in watchers:
+            callback()
+
+
+@in_loop
+async def test_a_change_costs_a_look_at_what_changed_and_not_at_all_of_a_thousand() -> None:
+    guest = FastlyGuest()
+    items = [Counted() for _ in range(1000)]
+    handles = [guest.box.insert(item) for item in items]
+    Counted.looks = 0
+    assert guest.begin("async_io.select", *listed(guest, *handles), 0, 64) is None
+    waiting = asyncio.ensure_future(guest.finish())
+    for _ in range(100):
+        items[500].change()  # nothing that makes it ready
+        await turns(3)
+    assert not waiting.done()
+    assert Counted.looks <= 1000 + 100
+    items[900].is_there = items[700].is_there = True
+    items[900].change()
+    items[700].change()
+    assert await waiting == Status.OK
+    assert guest.u32_at(64) == 700, "the lowest index of what is ready"
+    assert Counted.looks <= 1000 + 102
+    assert not any(item.watchers for item in items)

@@ -11,6 +11,7 @@ from edge.abi.fastly.status import Status
 from edge.errors import Failed, Incomplete
 from edge.http.body import HIGH_WATER, Body
 from edge.model.limits import Limits
+from edge.server.flow import AwaitedBody
 from tests.support.fake_downstream import FakeDownstream
 from tests.support.fastly_guest import INVALID, FastlyGuest
 from tests.support.loop import in_loop, turns
@@ -320,3 +321,19 @@ def test_every_call_wants_a_body() -> None:
         if name == "write":
             name_and_rest[2] = 0
         assert guest.do(f"http_body.{name}", INVALID, *name_and_rest) == Status.BADF, name
+
+
+def test_a_body_that_is_only_sent_when_it_is_wanted_is_a_body_like_any_other() -> None:
+    wanted: list[bool] = []
+    body = AwaitedBody(lambda: wanted.append(True))
+    guest = FastlyGuest(client=FakeDownstream(body=body))
+    _, handle = guest.downstream()
+    assert guest.do("http_body.known_length", handle, 64) == Status.NONE
+    assert not wanted
+    assert guest.get("async_io.is_ready", handle) == 0
+    assert wanted, "to look whether there is something is to ask for it"
+    body.write(b"sent after 100 Continue")
+    assert guest.read(handle) == b"sent after 100 Continue"
+    response = guest.get("http_resp.new")
+    assert guest.do("http_resp.send_downstream", response, handle, 0) == Status.OK
+    assert guest.client.response_body is body

@@ -158,11 +158,3 @@ def test_every_call_that_names_a_request_wants_a_live_one() -> None:
         "http_req.auto_decompress_response_set": 1,
     }.items():
         assert guest.do(name, INVALID, *[0] * rest) == Status.BADF, name
-
-
-def test_sending_is_not_built_and_says_so() -> None:
-    guest = FastlyGuest()
-    request, body = guest.downstream()
-    name = guest.put(b"origin")
-    assert guest.do("http_req.send_async", request, body, *name, 64) == Status.UNSUPPORTED
-    assert guest.text("http_req.method_get", request) == b"GET", "nothing was consumed"
