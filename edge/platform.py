@@ -73,7 +73,7 @@ class Platform:
             clock=clock,
         )
         self.client = Client(
-            self.dialer, limits=PoolLimits(open=self._max_connections), make_h2=None
+            self.dialer, limits=PoolLimits(open=self._max_connections)
         )
         self._health = HealthMonitor(
             lambda service: self.client.for_service(service, checks=True),

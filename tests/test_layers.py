@@ -23,8 +23,8 @@ LANGUAGE = {"http", "model"}
 CAPABILITIES = {"stores", "upstream", "catalogue"}
 SURFACES = {"server", "admin"}
 COMPOSITION = {
-    "__main__", "cli", "compile_main", "control", "dispatch", "hostmodules", "process_log",
-    "serving", "supervisor", "worker",
+    "__main__", "cli", "compile_main", "control", "dev", "dispatch", "hostmodules", "local",
+    "platform", "process_log", "serving", "supervisor", "testing", "worker",
 }  # fmt: skip
 
 # What a package or module directly under `edge` may import besides itself and the bare `edge`,
@@ -48,7 +48,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "_ctypes": (),
     "cffi": (),
     "httptools": ("edge.server.opinion",),
-    "uvloop": ("edge.cli", "edge.worker"),
+    "uvloop": ("edge.cli", "edge.dev.cli", "edge.testing.thread", "edge.worker"),
     "yaml": ("edge.model.yaml_lines",),
     "prometheus_client": ("edge.telemetry",),
 }

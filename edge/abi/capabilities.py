@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from edge.model.backend import Backend
 from edge.settings import ShieldSite
+from edge.stores.acl import Acl
+from edge.stores.devices import Devices
+from edge.stores.geo import Geo
 from edge.stores.kv import KvStore
 from edge.stores.rates import Rates
 from edge.upstream.fetch import Upstream, UpstreamFailed
@@ -27,6 +30,9 @@ class Capabilities:
     backends: Mapping[str, Backend] = field(default_factory=dict)
     # Told of each request to a backend that failed, when its guest or client learns of it.
     on_failure: Callable[[Sandbox, Backend, UpstreamFailed], None] | None = None
+    acls: Mapping[str, Acl] = field(default_factory=dict)
+    geo: Geo | None = None
+    devices: Devices | None = None
     rates: Rates | None = None
     shield_sites: Mapping[str, ShieldSite] = field(default_factory=dict)
     kv_stores: Mapping[str, KvStore] = field(default_factory=dict)  # by the name a guest uses

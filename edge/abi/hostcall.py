@@ -12,10 +12,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Never, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Never, TypeVar, get_args, get_origin, get_type_hints
 
 from edge.abi.codec import Codec, Int
+from edge.abi.unsupported_log import UNSUPPORTED_LOG
 from edge.errors import HostcallError, Unsupported
+
+if TYPE_CHECKING:
+    from edge.abi.sandbox import Sandbox
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,7 +108,7 @@ class HostModule:
                 Hostcall(
                     module=self.name,
                     name=name,
-                    handler=handler,
+                    handler=self._telling(handler, name, unsupported) if unsupported else handler,
                     params=tuple(codec_of(hints[p], f"{self.name}.{name}") for p in params),
                     results=tuple(codec_of(r, f"{self.name}.{name}") for r in _each(result)),
                     dialect=self.dialect,
@@ -125,7 +129,20 @@ class HostModule:
         def answer(box: object, *raw: int) -> None:
             raise Unsupported(f"{self.name}.{name}: {reason}")
 
-        self._add(Hostcall(self.name, name, answer, params, (), self.dialect, unsupported=reason))
+        handler = self._telling(answer, name, reason)
+        self._add(Hostcall(self.name, name, handler, params, (), self.dialect, unsupported=reason))
+
+    def _telling(self, handler: Callable[..., Any], name: str, reason: str) -> Callable[..., Any]:
+        """A handler whose operator hears of it when it raises Unsupported."""
+
+        def answer(box: Sandbox, *args: Any) -> Any:
+            try:
+                return handler(box, *args)
+            except Unsupported:
+                UNSUPPORTED_LOG.tell(box.service.name, self.name, name, reason)
+                raise
+
+        return answer
 
     def alias(self, name: str, hostcall: Hostcall) -> None:
         """The same function under this module's name (`env.xqd_*`)."""

@@ -23,8 +23,8 @@ OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 BUSY_SECONDS = 5.0
 # What the log may keep on disk after a burst; it is checkpointed into the file every 1000 pages.
 _LOG_BYTES = 64 * 1024 * 1024
-# Pages that a reader keeps; any commit of anybody empties it.  With 16 MiB a hot lookup takes 14 us,
-# with 4 MiB 20.
+# Pages that a reader keeps; any commit of anybody empties it.  With 16 MiB a hot lookup takes
+# 14 us, with 4 MiB 20.
 CACHE_KIB = 16 * 1024
 THREAD_CACHE_KIB = 4 * 1024
 

@@ -32,8 +32,9 @@ _FIND = (
 )
 _PUT = (
     "INSERT INTO entries (store, key, generation, expires, size, metadata, value) "
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (store, key) DO UPDATE SET "
-    "generation = ?3, expires = ?4, size = ?5, metadata = ?6, value = ?7"
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (store, key) DO UPDATE SET "
+    "generation = excluded.generation, expires = excluded.expires, size = excluded.size, "
+    "metadata = excluded.metadata, value = excluded.value"
 )
 _OVER = (
     "SELECT key, size, length(metadata) FROM entries "

@@ -57,10 +57,10 @@ def counted(value: bytes | None, now: float, window: int) -> int:
     if inside < 0:
         return 0
     stored = (len(value) - 4) // 4
-    counts = _COUNTS[min(stored, inside + 1)].unpack_from(value, 4)
+    counts: tuple[int, ...] = _COUNTS[min(stored, inside + 1)].unpack_from(value, 4)
     if stored <= inside:
         return sum(counts)
-    cut: int = counts[inside]
+    cut = counts[inside]
     return sum(counts) - cut + int(cut * (1.0 - (now - second)))
 
 

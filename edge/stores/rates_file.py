@@ -94,10 +94,12 @@ def _own(directory: Path) -> None:
 def _create(path: Path, rate_bytes: int) -> None:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     os.close(file)
-    with map_file(path, rate_bytes, in_place=False) as environment:
-        with environment.begin(write=True) as transaction:
-            facts = environment.open_db(FACTS, transaction)
-            transaction.put(SECRET, os.urandom(SECRET_BYTES), db=facts)
+    with (
+        map_file(path, rate_bytes, in_place=False) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        facts = environment.open_db(FACTS, transaction)
+        transaction.put(SECRET, os.urandom(SECRET_BYTES), db=facts)
     file = os.open(path, os.O_RDWR)
     try:
         os.posix_fallocate(file, 0, rate_bytes)

@@ -163,9 +163,12 @@ class LmdbRates(RateEngine):
                 break
             tag, count = cursor.key(), _COUNT.unpack(cursor.value())[0]
             first = self._first(table, tag)
-            if first is not None and first[0] <= second:
-                if rate_windows.expiry(_there(table.get(first[1]))) <= second:
-                    return tag, True
+            if (
+                first is not None
+                and first[0] <= second
+                and rate_windows.expiry(_there(table.get(first[1]))) <= second
+            ):
+                return tag, True
             if count > most:
                 largest, most = tag, count
             found = cursor.next() or cursor.first()

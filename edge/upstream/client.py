@@ -49,6 +49,7 @@ class UpstreamStatistics:
     requests: int = 0
     responses: int = 0
     retries: int = 0
+    bodies_broken: int = 0  # of responses whose head was good
     failures: dict[Cause, int] = field(default_factory=dict)
 
 
@@ -77,6 +78,7 @@ class Client:
         self._requests = 0
         self._responses = 0
         self._retries = 0
+        self._broken = 0
         self._failures: dict[Cause, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -100,6 +102,7 @@ class Client:
             requests=self._requests,
             responses=self._responses,
             retries=self._retries,
+            bodies_broken=self._broken,
             failures=dict(self._failures),
         )
 
@@ -186,6 +189,9 @@ class Client:
         self._failures[cause] = self._failures.get(cause, 0) + 1
         if fetch.on_done is not None:
             fetch.on_done(fetch.request.backend, cause, 0, self.now() - fetch.started)
+
+    def broken(self) -> None:
+        self._broken += 1
 
     def retry(self, fetch: Fetch) -> None:
         self._retries += 1

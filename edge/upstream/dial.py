@@ -168,6 +168,8 @@ async def _connect(backend: Backend, address: IPAddress) -> socket.socket:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
     except OSError as error:
         sock.close()
+        if error.errno == errno.EADDRNOTAVAIL and address.version == 4:
+            error = OSError(errno.EAGAIN, "no local port is left")  # for IPv6: it is switched off
         raise failure(backend, _where(address, port), error) from None
     except BaseException:
         sock.close()

@@ -64,6 +64,10 @@ class Owner(Protocol):
         """`link` has room again, or carries nothing any more."""
         ...
 
+    def broken(self) -> None:
+        """A body broke off after its head had been given out: to be counted."""
+        ...
+
     def lost(self, link: Link) -> None:
         """The connection is gone (`connection_lost`).  Called exactly once."""
         ...

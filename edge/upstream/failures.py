@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import ssl
 
 from edge.model.backend import Backend
@@ -34,6 +35,8 @@ _BY_ERRNO = {
     errno.ENOMEM: Cause.CONNECTION_LIMIT_REACHED,
     errno.EAGAIN: Cause.CONNECTION_LIMIT_REACHED,  # no local port is left
 }
+
+_words = re.compile(r"\] ([a-z0-9 ]{1,80}) \(")
 
 # Alerts as OpenSSL names their reception (sslerr.h: reason 1000 + number), RFC 8446 section 6.
 _ALERTS = {
@@ -94,7 +97,7 @@ def _tls_failure(prefix: str, error: ssl.SSLError) -> UpstreamFailed:
     if isinstance(error, ssl.SSLCertVerificationError):
         text = f"{prefix}its certificate is not trusted: {error.verify_message}"
         return UpstreamFailed(Cause.TLS_CERTIFICATE_ERROR, text)
-    reason = getattr(error, "reason", None) or ""  # Python makes some without
+    reason = getattr(error, "reason", None) or _reason(str(error))
     alert = _ALERTS.get(reason)
     if alert is not None:
         text = f"{prefix}the server ended TLS with alert {alert} ({reason})"
@@ -103,3 +106,9 @@ def _tls_failure(prefix: str, error: ssl.SSLError) -> UpstreamFailed:
         return UpstreamFailed(Cause.CONNECTION_TERMINATED, f"{prefix}closed during TLS")
     text = f"{prefix}TLS failed: {reason or type(error).__name__}"
     return UpstreamFailed(Cause.TLS_PROTOCOL_ERROR, text)
+
+
+def _reason(text: str) -> str:
+    """OpenSSL's name for what Python has only OpenSSL's words for (it knows some alerts not)."""
+    found = _words.search(text)
+    return found[1].upper().replace(" ", "_") if found is not None else ""

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from ssl import SSLError
 from typing import cast
 
 from h2.errors import ErrorCodes
@@ -35,6 +36,7 @@ from edge.http.message import Headers
 from edge.model.backend import Backend
 from edge.upstream.connection import WHOLE_BODY
 from edge.upstream.dialing import Owner
+from edge.upstream.failures import failure
 from edge.upstream.fetch import Cause, UpstreamFailed
 from edge.upstream.h2_frames import (
     ENHANCE_YOUR_CALM,
@@ -55,9 +57,10 @@ log = logging.getLogger("edge.upstream")
 FRAMES_PER_TURN = 32  # about a millisecond
 BYTES_PER_TURN = 1024 * 1024
 HPACK_TABLE = 4096  # RFC 9113's default; a peer may not make ours larger
-# Frames that carry nothing (PING, SETTINGS, empty DATA, resets): so many in so long are a flood,
-# less what each frame that does carry something makes up for.
-MAX_NOISE = 1000
+# Frames that carry nothing (PING, SETTINGS, empty DATA, what is for streams that were given up):
+# so many in so long are a flood, less what each frame that does carry something makes up for.
+# 5000 take a tenth of a second.
+MAX_NOISE = 5000
 NOISE_PERIOD = 10.0
 CREDIT = 4
 MAX_UNSENT = 1024 * 1024  # replies that wait for a peer that reads nothing
@@ -122,12 +125,16 @@ class Http2Connection(asyncio.Protocol):
         self._draining = True
         self._deadlines.remove(self)
         self._owner.lost(self)
-        how = "closed" if exc is None else f"broke ({type(exc).__name__})"
+        text, cause, alert = "the connection closed", Cause.CONNECTION_TERMINATED, None
+        if isinstance(exc, SSLError):  # with TLS 1.3 a server refuses our certificate only now
+            failed = failure(self._backend, format_address(self.address), exc)
+            text, cause, alert = f"TLS broke: {failed}", failed.cause, failed.tls_alert
+        elif exc is not None:
+            text = f"the connection broke ({type(exc).__name__})"
         again = self._uses > 1
         for stream in tuple(self._streams.values()):
             stale = again and stream.untouched
-            text = f"the connection {how}"
-            stream.fail(Cause.CONNECTION_TERMINATED, text, stale=stale, code=None)
+            stream.fail(cause, text, stale=stale, tls_alert=alert, code=None)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -242,7 +249,7 @@ class Http2Connection(asyncio.Protocol):
             return
         self._in_turn = True
         try:
-            cut = self._cutter.cut(FRAMES_PER_TURN)
+            cut = self._cutter.cut(FRAMES_PER_TURN, self._streams)
             self._count(cut)
             events = self._protocol.receive_data(cut.data) if cut.data else []
             for event in events:
@@ -250,7 +257,9 @@ class Http2Connection(asyncio.Protocol):
             if cut.goaway is not None:
                 self._go_away(*cut.goaway)
         except BadFrames as error:
-            self._break(str(error), error.code)
+            is_http2 = error.code != NO_ERROR
+            cause = Cause.H2_ERROR if is_http2 else Cause.HTTP_PROTOCOL_ERROR
+            self._break(str(error), error.code, cause)
             return
         except ProtocolError as error:
             is_large = isinstance(error, DenialOfServiceError)
@@ -343,8 +352,9 @@ class Http2Connection(asyncio.Protocol):
     def _break(self, text: str, code: int, cause: Cause = Cause.H2_ERROR) -> None:
         """The peer broke the protocol: everything on the connection fails."""
         self._leave(code)
+        h2_error = (GOAWAY, code) if cause is Cause.H2_ERROR else None
         for stream in tuple(self._streams.values()):
-            stream.fail(cause, text, h2_error=(GOAWAY, code), code=None)
+            stream.fail(cause, text, h2_error=h2_error, code=None)
 
     # What goes out ----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ carry nothing may come, how much is done in one turn; and that a GOAWAY is not y
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from hpack import Decoder
@@ -57,8 +58,11 @@ class FrameCutter:
     def feed(self, data: bytes) -> None:
         self._data = self._data + data if self._data else data
 
-    def cut(self, most: int) -> Cut:
-        """Up to `most` frames, ending before a GOAWAY, which is read here.  Raises BadFrames."""
+    def cut(self, most: int, streams: Container[int]) -> Cut:
+        """Up to `most` frames, ending before a GOAWAY, which is read here.  Raises BadFrames.
+
+        What arrives for other streams than `streams` carries nothing: those have been given up.
+        """
         data, at, carrying, noise = self._data, 0, 0, 0
         for _ in range(most):
             if len(data) - at < _HEAD:
@@ -78,7 +82,10 @@ class FrameCutter:
                 found = (last, int.from_bytes(payload[4:8]))
                 return Cut(data[:at], carrying, noise + 1, found, more=bool(self._data))
             if kind == HEADERS or (kind == DATA and size):
-                carrying += 1
+                stream = int.from_bytes(data[at + 5 : at + 9]) & 0x7FFF_FFFF
+                is_wanted = stream in streams
+                carrying += is_wanted
+                noise += not is_wanted
             else:
                 noise += 1
             at = end

@@ -292,6 +292,7 @@ class Stream:
         text: str,
         *,
         h2_error: tuple[int, int] | None = None,
+        tls_alert: int | None = None,
         stale: bool = False,
         unprocessed: bool = False,
         code: int | None = CANCEL,
@@ -304,7 +305,7 @@ class Stream:
         self._fail_body(Incomplete(full))
         self._end(code)
         if fetch is not None:
-            error = UpstreamFailed(cause, full, h2_error=h2_error)
+            error = UpstreamFailed(cause, full, h2_error=h2_error, tls_alert=tls_alert)
             fetch.fail(error, stale=stale, unprocessed=unprocessed)
 
     def drop(self) -> None:

@@ -41,6 +41,8 @@ class Making:
         """A fetch was given up; the last one takes the dial with it."""
         self.fetches.remove(fetch)
         if not self.fetches and self.task is not None:
+            if self._group.making is self:
+                self._group.making = None  # nobody joins what is being cancelled
             self.task.cancel()
 
     def ended(self, task: asyncio.Task[None]) -> None:

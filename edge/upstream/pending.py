@@ -37,6 +37,10 @@ class Fetcher(Protocol):
 
     def failed(self, fetch: Fetch, cause: Cause) -> None: ...
 
+    def broken(self) -> None:
+        """The body of a response broke off."""
+        ...
+
     def retry(self, fetch: Fetch) -> None:
         """Send it once more, on a new connection."""
         ...

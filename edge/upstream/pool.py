@@ -106,6 +106,9 @@ class Group:
     def freed(self, link: Link) -> None:
         self.pool.freed(self, link)
 
+    def broken(self) -> None:
+        self.fetcher.broken()
+
     def lost(self, link: Link) -> None:
         self.pool.lost(self, link)
 

@@ -154,6 +154,8 @@ class Receiving(asyncio.Protocol):
     def _fail_body(self, error: HostcallError) -> None:
         sink = self._detach()
         if sink is not None:
+            if not isinstance(error, LimitExceeded):  # that one is for the guest's account
+                self._owner.broken()
             sink.fail(error)
 
     def _detach(self) -> Sink | None:

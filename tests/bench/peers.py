@@ -12,7 +12,7 @@ import hashlib
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Peer:
     name: str
     what: str
     command: Callable[[Path, int], list[str]]
+    body: bytes = BODY  # what it answers
 
 
 def free_port() -> int:
@@ -47,9 +48,20 @@ def free_port() -> int:
         return port
 
 
-def _edge(guest: str, access: str) -> Callable[[Path, int], list[str]]:
+def edge(
+    guest: str,
+    access: str,
+    service: Sequence[str] = (),
+    prepare: Callable[[Path], None] = lambda state: None,
+) -> Callable[[Path, int], list[str]]:
+    """Our server with one worker and one service, called `hello`.
+
+    `service`: further lines of it in YAML.  `prepare` is called with the state directory.
+    """
+
     def command(folder: Path, port: int) -> list[str]:
         config = folder / "edge.yaml"
+        prepare(_state_directory())
         config.write_text(
             f'server: {{listen: "127.0.0.1:{port}", workers: 1}}\n'
             f'admin: {{listen: "127.0.0.1:{free_port()}"}}\n'
@@ -59,7 +71,7 @@ def _edge(guest: str, access: str) -> Callable[[Path, int], list[str]]:
             "services:\n"
             "  hello:\n"
             f"    module: {guests.build(guest)}\n"
-            '    routes: [{host: "*", path: "/"}]\n'
+            '    routes: [{host: "*", path: "/"}]\n' + "".join(f"    {line}\n" for line in service)
         )
         return [_script("edge-server"), "--config", str(config)]
 
@@ -125,12 +137,12 @@ PEERS = {
         Peer(
             "edge-off",
             "ours: WAT, limits and metrics on, access log off",
-            _edge("wat/hello", "off"),
+            edge("wat/hello", "off"),
         ),
-        Peer("edge-json", "ours: the same with the JSON access log", _edge("wat/hello", "json")),
+        Peer("edge-json", "ours: the same with the JSON access log", edge("wat/hello", "json")),
         Peer("wasmtime-tuned", "wasmtime serve, best flags: component", _wasmtime(*TUNED)),
         Peer("wasmtime-default", "wasmtime serve, as shipped: component", _wasmtime()),
         Peer("workerd", "workerd: JavaScript, one isolate reused", _workerd),
-        Peer("edge-js", "ours: 11.5 MB JavaScript SDK service, no log", _edge("js/hello", "off")),
+        Peer("edge-js", "ours: 11.5 MB JavaScript SDK service, no log", edge("js/hello", "off")),
     )
 }

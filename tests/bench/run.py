@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench.measure import Plan, Sample, Unfit, measure
+from tests.bench.measure import CLIENT_TOO_BUSY, Plan, Sample, Unfit, measure
 from tests.bench.peers import PEERS
 from tests.support.toolchain import ROOT, BuildFailed, MissingTool
 
@@ -29,7 +29,6 @@ TARGETS = (
     ("edge-off", "wasmtime-default", 2.1),
     ("edge-off", "workerd", 1.4),
 )
-CLIENT_TOO_BUSY = 0.97
 
 Results = Mapping[str, Sequence[Sample]]
 
@@ -47,7 +46,8 @@ def machine() -> dict[str, str]:
     }
 
 
-def _spread(samples: Sequence[Sample], figure: Callable[[Sample], float], form: str) -> str:
+def spread(samples: Sequence[Sample], figure: Callable[[Sample], float], form: str) -> str:
+    """Median and, in brackets, the lowest and the highest round."""
     values = [figure(sample) for sample in samples]
     middle = format(statistics.median(values), form)
     return f"{middle} ({format(min(values), form)}-{format(max(values), form)})"
@@ -66,10 +66,10 @@ def table(results: Results) -> str:
     for name, samples in results.items():
         columns = (
             name,
-            _spread(samples, lambda s: s.requests_per_second, ",.0f"),
-            _spread(samples, lambda s: s.p50 * 1e3, ".2f"),
-            _spread(samples, lambda s: s.p99 * 1e3, ".2f"),
-            _spread(samples, lambda s: s.cpu_per_request * 1e6, ".1f"),
+            spread(samples, lambda s: s.requests_per_second, ",.0f"),
+            spread(samples, lambda s: s.p50 * 1e3, ".2f"),
+            spread(samples, lambda s: s.p99 * 1e3, ".2f"),
+            spread(samples, lambda s: s.cpu_per_request * 1e6, ".1f"),
             f"{max(s.client_busy for s in samples):.0%}",
             PEERS[name].what,
         )

@@ -18,11 +18,12 @@ from edge.model.limits import DEFAULT_LIMITS, Limits
 from edge.outcome import Ending
 from edge.runtime.engine import MIB
 from edge.runtime.guest import Guest
-from edge.telemetry.layout import Gauge, Rejection, SoftLimit
+from edge.telemetry.layout import SoftLimit
 from tests.support.downstream import Town, outcome_of, status_of, town
 from tests.support.guests import GUESTS
 from tests.support.reusing import (
     ANSWER,
+    ASK,
     BODY,
     BURN,
     CONTENT,
@@ -35,14 +36,16 @@ from tests.support.reusing import (
     SPIN,
     WAIT,
     ask_for,
+    fetch,
+    live,
     load,
     must,
     on,
     said,
     serving,
+    settle,
+    sleep_for,
 )
-from tests.support.runtime import SMALL_POOL
-from tests.support.transport import Driven
 
 HELLO = (GUESTS / "wat" / "hello.wat").read_text()
 WHOLE = replace(DEFAULT_LIMITS, slots=1.0)
@@ -54,28 +57,11 @@ def place(tmp_path: Path) -> Iterator[tuple[Town, Path]]:
         yield made, tmp_path
 
 
-def fetch(there: Town, name: str, request: bytes = b"") -> Driven:
-    """One request, answered; and its sandbox waits for another one or has ended."""
-    client = there.ask(name, request)
-    there.until(client)
-    settle(there)
-    return client
-
-
-def settle(there: Town) -> None:
-    """Let every guest that could run do so until it waits or ends."""
-    there.arena.turns(6)
-
-
 def deploy(place: tuple[Town, Path], wat: str, limits: Limits = WHOLE) -> Town:
     """A town with one service, `shop`."""
     there, directory = place
     there.deploy(directory, "shop", wat, limits)
     return there
-
-
-def live(there: Town) -> int:
-    return there.arena.runtime.live
 
 
 # How many, and which ---------------------------------------------------------------------------
@@ -104,8 +90,10 @@ def test_a_guest_that_does_not_ask_gets_no_further_request(place: tuple[Town, Pa
 
 def test_beyond_its_age_a_sandbox_gets_no_further_request(place: tuple[Town, Path]) -> None:
     there = deploy(place, serving(), replace(WHOLE, reuse_age=0.05))
+    began = there.arena.loop.time()
     fetch(there, "shop")
     there.arena.until(lambda: live(there) == 0)
+    assert there.arena.loop.time() - began < 5, "sooner than any promise is refused"
     assert said(fetch(there, "shop")) == b"1"
 
 
@@ -367,11 +355,11 @@ def test_a_client_that_leaves_takes_a_guest_along_that_serves_nobody_else(
     "instead",
     [
         must("http_downstream.next_request_abandon", load(PROMISE)) + SPIN,
-        SPIN,  # ends by its CPU limit, long after the request has been taken back
+        sleep_for(60_000),  # for as long as the test lasts
         "(call $wasi.proc_exit (i32.const 0))",
         "unreachable",
     ],
-    ids=["abandons", "computes", "ends", "traps"],
+    ids=["abandons", "sleeps", "ends", "traps"],
 )
 def test_a_request_that_a_guest_was_given_and_never_took_goes_to_a_fresh_sandbox(
     place: tuple[Town, Path], instead: str
@@ -381,9 +369,11 @@ def test_a_request_that_a_guest_was_given_and_never_took_goes_to_a_fresh_sandbox
     there.until(first)
     settle(there)
     assert len(there.dispatcher.idle) == 1
+    began = there.arena.loop.time()
     second = there.ask("shop")
     there.until(second)
     assert (status_of(second), said(second)) == (200, b"1")
+    assert there.arena.loop.time() - began < 5, "long before the promise would be refused"
 
 
 def test_a_guest_may_wait_for_its_promise_among_other_things(place: tuple[Town, Path]) -> None:
@@ -391,16 +381,29 @@ def test_a_guest_may_wait_for_its_promise_among_other_things(place: tuple[Town, 
     assert [said(fetch(there, "shop")) for _ in range(3)] == [b"1", b"2", b"3"]
 
 
+def test_a_request_whose_client_left_is_not_taken(place: tuple[Town, Path]) -> None:
+    refused = f"(if (i32.ne {WAIT} (i32.const 10)) (then unreachable))"
+    there = deploy(place, serving(wait=SELECT + sleep_for(20) + refused + "(i32.const 10)"))
+    fetch(there, "shop")
+    there.ask("shop").connection.connection_lost(None)
+    there.arena.until(lambda: live(there) == 0)
+    assert (there.count("shop", Ending.OK), there.count("shop", Ending.CLIENT_GONE)) == (1, 1)
+    assert there.count("shop", Ending.TRAP) == 0
+
+
+def test_a_guest_that_has_not_answered_is_given_nothing(place: tuple[Town, Path]) -> None:
+    select = must("async_io.select", PROMISE, 1, 30, OUT)
+    there = deploy(place, serving(ASK + select, ask=""))
+    first, second = there.ask("shop"), there.ask("shop")
+    there.until(first, second)
+    assert (said(first), said(second)) == (b"1", b"1")
+
+
 def test_a_client_that_leaves_before_its_request_is_taken_is_recorded(
     place: tuple[Town, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(succession, "TAKE_SECONDS", 60)
-    sleep = (
-        "(i32.store (i32.const 144) (i32.const 1)) (i64.store (i32.const 152) (i64.const -1))"
-        "(drop (call $wasi.poll_oneoff (i32.const 128) (i32.const 192) (i32.const 1)"
-        f" (i32.const {OUT})))"
-    )
-    there = deploy(place, serving(wait=SELECT + sleep + WAIT))
+    there = deploy(place, serving(wait=SELECT + sleep_for(60_000) + WAIT))
     first = there.ask("shop")
     there.until(first)
     settle(there)
@@ -412,8 +415,9 @@ def test_a_client_that_leaves_before_its_request_is_taken_is_recorded(
     assert live(there) == 1, "the guest works on for its first request"
 
 
+@pytest.mark.parametrize("wait", [WAIT, SELECT + WAIT], ids=["rests", "selects"])
 def test_a_request_whose_body_the_sandbox_may_not_hold_goes_to_a_fresh_one(
-    place: tuple[Town, Path],
+    place: tuple[Town, Path], wait: str
 ) -> None:
     # The first request fills a body up to what the host holds for a sandbox, and keeps it.
     fill = (
@@ -422,7 +426,9 @@ def test_a_request_whose_body_the_sandbox_may_not_hold_goes_to_a_fresh_one(
         + "(loop $fill (br_if $fill (i32.eqz (call $http_body.write"
         f" {load(84)} (i32.const 0) (i32.const 65536) (i32.const 0) (i32.const {OUT})))))"
     )
-    there = deploy(place, serving(answer=ANSWER + on(1, fill)), replace(WHOLE, host_memory=MIB))
+    there = deploy(
+        place, serving(answer=ANSWER + on(1, fill), wait=wait), replace(WHOLE, host_memory=MIB)
+    )
     first = there.ask("shop")
     there.until(first)
     settle(there)
@@ -433,6 +439,8 @@ def test_a_request_whose_body_the_sandbox_may_not_hold_goes_to_a_fresh_one(
     there.say(second, b"x")
     there.until(second)
     assert said(second) == b"1"
+    there.dispatcher.draining = True
+    settle(there)
     assert there.count("shop", Ending.OK) == 2
 
 
@@ -462,86 +470,3 @@ def test_nothing_of_a_sandbox_is_left_to_the_garbage_collector(place: tuple[Town
         assert len(watched) >= 8
     finally:
         gc.enable()
-
-
-# Who has to go -----------------------------------------------------------------------------------
-
-
-def test_an_idle_sandbox_gives_its_slot_to_whoever_needs_one(tmp_path: Path) -> None:
-    with town(replace(SMALL_POOL, slots=1)) as there:
-        there.deploy(tmp_path, "shop", serving(), WHOLE)
-        there.deploy(tmp_path, "hello", HELLO, WHOLE)
-        fetch(there, "shop")
-        assert live(there) == 1
-        client = there.ask("hello")
-        assert status_of(client) == 200, "without a turn of the loop, let alone in the queue"
-        assert live(there) == 0
-        assert there.count("shop", Ending.OK) == 1
-
-
-def test_a_sandbox_that_has_answered_takes_what_waits_for_its_service(tmp_path: Path) -> None:
-    with town(replace(SMALL_POOL, slots=1)) as there:
-        read = must("http_body.read", load(BODY), 128, 64, OUT)
-        there.deploy(tmp_path, "shop", serving(on(1, read)), WHOLE)
-        first = there.ask("shop", POST)
-        waiting = [there.ask("shop") for _ in range(1)]
-        settle(there)
-        there.say(first, b"x")
-        there.until(first, *waiting)
-        assert said(waiting[0]) == b"2"
-
-
-def test_a_sandbox_ends_when_another_service_waits_for_its_slot(tmp_path: Path) -> None:
-    with town(replace(SMALL_POOL, slots=1)) as there:
-        read = must("http_body.read", load(BODY), 128, 64, OUT)
-        there.deploy(tmp_path, "shop", serving(on(1, read)), WHOLE)
-        there.deploy(tmp_path, "hello", HELLO, WHOLE)
-        first, other = there.ask("shop", POST), there.ask("hello")
-        there.say(first, b"x")
-        there.until(first, other)
-        settle(there)
-        assert status_of(other) == 200
-        assert live(there) == 0
-
-
-def test_idle_sandboxes_are_the_first_to_go_when_memory_is_short(tmp_path: Path) -> None:
-    hold = "(drop (memory.grow (i32.const 63)))"
-    with town(memory_budget=6 * MIB) as there:
-        there.deploy(tmp_path, "shop", serving(on(1, hold)), WHOLE)
-        there.deploy(tmp_path, "greedy", serving(on(1, hold) + SPIN), replace(WHOLE, cpu=0.05))
-        fetch(there, "shop")
-        assert len(there.dispatcher.idle) == 1
-        client = there.ask("greedy")
-        there.until(client)
-        assert outcome_of(client) == "cpu_limit", "and not memory_pressure"
-        assert len(there.dispatcher.idle) == 0
-        assert there.rejections(Rejection.MEMORY) == 0
-
-
-def test_a_new_snapshot_ends_what_waits_for_the_old_one(place: tuple[Town, Path]) -> None:
-    there = deploy(place, serving())
-    fetch(there, "shop")
-    assert live(there) == 1
-    there.deploy(place[1], "hello", HELLO, WHOLE)
-    settle(there)
-    assert live(there) == 0
-    assert said(fetch(there, "shop")) == b"1"
-
-
-def test_a_drain_ends_what_waits_and_lets_nobody_wait(place: tuple[Town, Path]) -> None:
-    there = deploy(place, serving())
-    fetch(there, "shop")
-    there.dispatcher.draining = True
-    settle(there)
-    assert live(there) == 0
-    assert said(fetch(there, "shop")) == b"1"
-    assert live(there) == 0
-
-
-def test_an_idle_sandbox_is_no_request_in_flight(place: tuple[Town, Path]) -> None:
-    there = deploy(place, serving())
-    fetch(there, "shop")
-    there.dispatcher.publish()
-    assert there.in_flight("shop") == 0
-    assert there.cells.get(Gauge.SANDBOXES_LIVE) == 1
-    assert there.cells.get(Gauge.GUEST_MEMORY_BYTES) >= 65536, "what it holds is counted"

@@ -149,6 +149,18 @@ def test_a_discarded_body_lets_its_writer_run_on_into_nothing() -> None:
     assert body.at_eof
 
 
+def test_a_writer_is_told_once_that_nobody_reads_any_more() -> None:
+    told: list[str] = []
+    inner, outer = Body(live=True), Body()
+    inner.on_discard = lambda: told.append("given up")
+    outer.append(inner)
+    assert told == []
+    outer.discard()
+    outer.discard()
+    inner.discard()
+    assert told == ["given up"]
+
+
 def test_waiting_ends_with_a_change() -> None:
     async def main() -> None:
         body = Body(live=True)

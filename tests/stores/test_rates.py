@@ -53,7 +53,9 @@ def test_no_window_is_wrong_by_more_than_the_second_it_begins_in(
     log: list[tuple[float, int]] = []
     seen_cut = False
     for _ in range(1500):
-        clock.advance(chance.choice((0.0, 0.01, 0.3, 0.9, 1.0, 1.7, 12.0 if len(log) % 9 else 65.0)))
+        clock.advance(
+            chance.choice((0.0, 0.01, 0.3, 0.9, 1.0, 1.7, 12.0 if len(log) % 9 else 65.0))
+        )
         if chance.random() < 0.7:
             delta = chance.randrange(0, 40)
             rates.increment("shop", "rc", "ip", delta)
@@ -167,9 +169,7 @@ def test_other_penalties_are_refused(rates: Rates, seconds: int) -> None:
     with pytest.raises(InvalidArgument):
         rates.penalize("shop", "pb", "ip", seconds)
     with pytest.raises(InvalidArgument):
-        rates.check(
-            "shop", "rc", "ip", delta=1, window=1, limit=0, box="pb", seconds=seconds
-        )
+        rates.check("shop", "rc", "ip", delta=1, window=1, limit=0, box="pb", seconds=seconds)
     assert not rates.is_penalized("shop", "pb", "ip")
 
 

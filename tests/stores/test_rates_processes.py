@@ -184,18 +184,21 @@ def test_all_its_space_is_taken_at_once_and_never_more(path: Path) -> None:
     assert path.stat().st_size == MIB
 
 
+def add_many(rates: LmdbRates, first: int) -> None:
+    for number in range(first, first + 100_000):
+        rates.increment("shop", "rc", f"{number}", 1)
+
+
 def test_a_full_file_is_told_and_changes_nothing(path: Path) -> None:
     rates = engine(path)
     rates._capacity = 1_000_000  # as if a full entry were smaller than it is
     with pytest.raises(LimitExceeded) as refused:
-        for number in range(100_000):
-            rates.increment("shop", "rc", f"{number}", 1)
+        add_many(rates, 0)
     assert refused.value.limit == "storage.rate_bytes"
     before = rates.statistics().entries
     assert rates.count("shop", "rc", "0", 60) == 1
     with pytest.raises(LimitExceeded):
-        for number in range(200_000, 300_000):
-            rates.increment("shop", "rc", f"{number}", 1)
+        add_many(rates, 200_000)
     assert rates.statistics().entries - before < 200
     rates.close()
 
@@ -204,7 +207,7 @@ def test_another_users_directory_and_an_open_one_are_refused(tmp_path: Path) -> 
     directory = tmp_path / "rates"
     directory.mkdir(mode=0o755)
     directory.chmod(0o755)
-    with pytest.raises(ConfigError, match="storage.rate_bytes"):
+    with pytest.raises(ConfigError, match=r"storage\.rate_bytes"):
         prepare(directory, MIB)
     link = tmp_path / "link"
     target = tmp_path / "target"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, wraps
 from typing import Any, cast
 
+import pytest
 import trustme
 
 from edge.clock import SystemClock
@@ -18,10 +20,12 @@ from edge.model.backend import Backend, Origin
 from edge.settings import Egress
 from edge.upstream.dial import NetworkDialer
 from edge.upstream.egress import EgressPolicy
+from edge.upstream.fetch import UpstreamFailed
 from edge.upstream.resolve import Lookup, Resolver, system_lookup
 from edge.upstream.tls import TlsContexts
-from tests.support.serving import run
+from tests.support.serving import run, until
 
+SOON = 5.0
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -110,12 +114,25 @@ def handshakes(context: ssl.SSLContext) -> Iterator[int]:
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
+        def shake(client: socket.socket) -> None:
+            client.settimeout(SOON)
+            with context.wrap_socket(
+                client, server_side=True, do_handshake_on_connect=False
+            ) as secured:
+                try:
+                    secured.do_handshake()
+                except OSError:
+                    # Closing with bytes unread would be a reset, which destroys the alert.
+                    socket.socket.shutdown(secured, socket.SHUT_WR)
+                    while socket.socket.recv(secured, 4096):
+                        pass
+
         def serve() -> None:
             with suppress(OSError):
                 while True:
                     client, _ = listener.accept()
-                    with client, suppress(OSError), context.wrap_socket(client, server_side=True):
-                        pass
+                    with client, suppress(OSError):
+                        shake(client)
 
         thread = threading.Thread(target=serve, name="handshakes")
         thread.start()
@@ -182,3 +199,42 @@ async def dialer(
         yield made
     finally:
         made.close()
+
+
+def in_time(seconds: float = SOON) -> float:
+    """A deadline."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+def sockets() -> set[str]:
+    """The sockets of this process (an event loop opens other descriptors when it likes)."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the descriptor of the listing itself
+            found.add(os.readlink(f"/proc/self/fd/{name}"))
+    return {link for link in found if link.startswith("socket:")}
+
+
+@asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """No socket and no task that was not there before, when all is closed."""
+    before, tasks = sockets(), asyncio.all_tasks()
+    yield
+    await until(lambda: asyncio.all_tasks() <= tasks)
+    await until(lambda: sockets() <= before)
+
+
+async def refused(
+    egress: Egress | None = None,
+    *,
+    seconds: float = SOON,
+    lookup: Lookup = system_lookup,
+    **settings: Any,
+) -> UpstreamFailed:
+    """The failure of one dial."""
+    async with dialer(egress, lookup=lookup) as network:
+        protocol = Listening()
+        with pytest.raises(UpstreamFailed) as caught:
+            await network.dial(backend(**settings), protocol.make, in_time(seconds))
+        assert protocol.transport is None, "the protocol saw a connection that was refused"
+    return caught.value

@@ -87,14 +87,15 @@ async def value_of(store: KvStore, key: str) -> bytes | None:
 async def keys_of(store: KvStore, prefix: str = "", limit: int = 1000) -> list[str]:
     """All keys, page by page."""
     keys: list[str] = []
-    cursor = ""
+    cursors = [""]
     while True:
-        page = await done(store.list(prefix, cursor, limit))
+        page = await done(store.list(prefix, cursors[-1], limit))
         assert len(page.keys) <= limit
         keys += page.keys
-        cursor = page.next_cursor
-        if not cursor:
+        if not page.next_cursor:
             return keys
+        assert page.next_cursor not in cursors, "for ever in a circle"
+        cursors.append(page.next_cursor)
 
 
 class HeldStore:

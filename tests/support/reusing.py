@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.downstream import Town
 from tests.support.runtime import program
 from tests.support.transport import Driven
 
@@ -76,6 +77,16 @@ LOG = (
 )
 
 
+def sleep_for(milliseconds: int) -> str:
+    """Wait for nothing."""
+    return (
+        "(i32.store (i32.const 144) (i32.const 1))"
+        f"(i64.store (i32.const 152) (i64.const {milliseconds * 1_000_000}))"
+        "(drop (call $wasi.poll_oneoff (i32.const 128) (i32.const 192) (i32.const 1)"
+        f" (i32.const {OUT})))"
+    )
+
+
 def ask_for(milliseconds: int) -> str:
     """Ask with a timeout."""
     store = f"(i64.store (i32.const {OUT}) (i64.const {milliseconds}))"
@@ -106,3 +117,21 @@ def serving(
 def said(client: Driven) -> bytes:
     """The content that a client has received."""
     return client.received.partition(b"\r\n\r\n")[2]
+
+
+def fetch(there: Town, name: str, request: bytes = b"") -> Driven:
+    """One request, answered; and its sandbox waits for another one or has ended."""
+    client = there.ask(name, request)
+    there.until(client)
+    settle(there)
+    return client
+
+
+def settle(there: Town) -> None:
+    """Let every guest that could run do so until it waits or ends."""
+    there.arena.turns(6)
+
+
+def live(there: Town) -> int:
+    """Sandboxes that exist."""
+    return there.arena.runtime.live

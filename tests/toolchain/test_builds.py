@@ -20,7 +20,7 @@ pytestmark = pytest.mark.toolchain
 EXPECTED = {
     "js/hello", "js/echo", "js/rewrite", "js/inspect",
     "js/fetch", "js/stores", "js/limiter", "js/reuse", "js/dynamic", "js/hints", "js/hono",
-    "rust/platform",
+    "rust/platform", "rust/reuse",
     "as/hello", "as/pass",
     "c/cgi", "c/fastly", "c/preview1", "c/pass", "c/kvget", "c/fanout",
     "zig/cgi",

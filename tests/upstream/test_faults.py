@@ -143,6 +143,7 @@ def test_a_body_that_breaks_off_is_no_whole_body(sent: bytes) -> None:
             assert body.read(100) == b"short"
             with pytest.raises(Incomplete):
                 body.read(100)
+            assert f.client.statistics().bodies_broken == 1
 
     run(main())
 

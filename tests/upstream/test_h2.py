@@ -5,13 +5,21 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from h2.events import DataReceived, Event, RequestReceived, StreamEnded, WindowUpdated
+from h2.events import (
+    DataReceived,
+    Event,
+    RequestReceived,
+    SettingsAcknowledged,
+    StreamEnded,
+    TrailersReceived,
+    WindowUpdated,
+)
 from h2.settings import SettingCodes
 
 from edge.errors import Incomplete, LimitExceeded
 from edge.http.body import Body
 from edge.upstream.fetch import Cause, UpstreamFailed
-from edge.upstream.h2 import WINDOW
+from edge.upstream.h2_protocol import WINDOW
 from tests.support.backends import on_uvloop
 from tests.support.h2_peer import MIB, Served, read, ready, scene, when_asked
 from tests.support.serving import until
@@ -21,10 +29,15 @@ def silent(served: Served, event: Event) -> None:
     """A server that never answers."""
 
 
+def count(served: Served, kind: type[Event]) -> int:
+    """How many events of a kind the server has seen."""
+    return sum(isinstance(each, kind) for each in served.events)
+
+
 def asked(served: Served) -> dict[bytes, bytes]:
     """The fields of the first request."""
     head = next(each for each in served.events if isinstance(each, RequestReceived))
-    return dict(head.headers)  # type: ignore[arg-type]
+    return dict(head.headers)
 
 
 @on_uvloop
@@ -92,7 +105,7 @@ async def test_above_what_the_peer_allows_another_connection_is_made() -> None:
         to = here.backend()
         here.send(to)
         await until(lambda: here.connections and here.served.requests)
-        await until(lambda: any("SettingsAck" in type(e).__name__ for e in here.served.events))
+        await until(lambda: count(here.served, SettingsAcknowledged) == 2)
         for _ in range(3):
             here.send(to)
         await until(lambda: len(here.connections) == 2)
@@ -114,8 +127,8 @@ async def test_a_request_body_goes_out_as_it_is_written_with_its_trailers() -> N
         body.finish([(b"grpc-status", b"0")])
         response = await ready(pending)
         assert await read(response.body) == b"one two"
-        trailers = [e for e in here.served.events if type(e).__name__ == "TrailersReceived"]
-        assert dict(trailers[0].headers) == {b"grpc-status": b"0"}
+        (trailers,) = [each for each in here.served.events if isinstance(each, TrailersReceived)]
+        assert dict(trailers.headers) == {b"grpc-status": b"0"}
 
 
 @on_uvloop

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from edge.abi.fastly import (
+    acl,
     async_io,
     backend,
     compute_runtime,
     config_store,
+    device_detection,
     dictionary,
     dynamic,
+    erl,
+    geo,
     handoff,
     http_body,
     http_downstream,
     http_req,
     http_resp,
+    image_optimizer,
     kv_store,
     log,
     object_store,
+    purge,
     secret_store,
     sending,
+    shielding,
     uap,
     version,
 )
@@ -49,6 +56,13 @@ def _modules() -> tuple[HostModule, ...]:
             compute_runtime,
             uap,
             backend,
+            acl,
+            geo,
+            device_detection,
+            erl,
+            shielding,
+            image_optimizer,
+            purge,
         )
     }
     for name in NOT_BUILT:

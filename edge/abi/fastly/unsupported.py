@@ -83,48 +83,6 @@ NOT_BUILT: dict[str, dict[str, dict[str, str]]] = {
             "get_vary_rule": "iiii",
         },
     },
-    "fastly_purge": {
-        "the cache is not built yet": {
-            "purge_surrogate_key": "iiii",
-        },
-    },
-    "fastly_geo": {
-        "geolocation is not built yet": {
-            "lookup": "iiiii",
-        },
-    },
-    "fastly_device_detection": {
-        "device detection is not built yet": {
-            "lookup": "iiiii",
-        },
-    },
-    "fastly_acl": {
-        "access control lists are not built yet": {
-            "open": "iii",
-            "lookup": "iiiii",
-        },
-    },
-    "fastly_erl": {
-        "rate counters are not built yet": {
-            "check_rate": "iiiiiiiiiii",
-            "ratecounter_increment": "iiiii",
-            "ratecounter_lookup_rate": "iiiiii",
-            "ratecounter_lookup_count": "iiiiii",
-            "penaltybox_add": "iiiii",
-            "penaltybox_has": "iiiii",
-        },
-    },
-    "fastly_shielding": {
-        "there is one point of presence, so nothing to shield": {
-            "shield_info": "iiiii",
-            "backend_for_shield": "iiiiiii",
-        },
-    },
-    "fastly_image_optimizer": {
-        "images are not transformed": {
-            "transform_image_optimizer_request": "iiiiiiiii",
-        },
-    },
 }
 
 

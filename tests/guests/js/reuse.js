@@ -1,5 +1,5 @@
 // A sandbox that serves request after request and remembers: its name and how many it has served.
-// `/throw` fails in JavaScript, `/crash` ends the sandbox, `/spin` never ends by itself.
+// `/throw` fails in JavaScript, `/hoard` wants more memory than there is, `/spin` never ends.
 import { setReusableSandboxOptions } from "fastly:experimental";
 
 setReusableSandboxOptions({ maxRequests: 0, betweenRequestTimeoutMs: 10_000 });
@@ -15,8 +15,8 @@ async function answer({ request }) {
   switch (new URL(request.url).pathname) {
     case "/throw":
       throw new Error("thrown on purpose");
-    case "/crash":
-      return crash();
+    case "/hoard":
+      return hoard();
     case "/spin":
       for (;;);
     case "/echo":
@@ -26,8 +26,8 @@ async function answer({ request }) {
   }
 }
 
-// Memory beyond the sandbox's limit: the engine under JavaScript gives up, and nothing catches it.
-function crash() {
+// Until the engine under JavaScript says that there is no more, which JavaScript survives.
+function hoard() {
   const kept = [];
   for (;;) kept.push(new Uint8Array(1 << 20));
 }
