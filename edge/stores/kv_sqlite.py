@@ -33,8 +33,6 @@ from edge.stores.kv_lane import Gate, Lane, Outcome
 from edge.stores.kv_rules import check_key, check_metadata, check_size, milliseconds, read_range
 from edge.stores.kv_sqlite_file import (
     BUSY_SECONDS,
-    CACHE_KIB,
-    THREAD_CACHE_KIB,
     FileLock,
     open_reader,
     open_writer,
@@ -135,11 +133,9 @@ class SqliteKvEngine:
         try:
             self._writer = await asyncio.to_thread(open_writer, self._path, self._lock)
             connections.append(self._writer)
-            connections.append(
-                open_reader(self._path, wait=BUSY_SECONDS, cache_kib=THREAD_CACHE_KIB)
-            )
+            connections.append(open_reader(self._path, wait=BUSY_SECONDS))
             self._thread_reader = Reader(connections[-1])
-            connections.append(open_reader(self._path, wait=BUSY_SECONDS, cache_kib=CACHE_KIB))
+            connections.append(open_reader(self._path, wait=BUSY_SECONDS))
             self.reader = Reader(connections[-1])
             self.reader.warm()
         except (ConfigError, sqlite3.Error) as error:

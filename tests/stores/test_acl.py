@@ -61,14 +61,14 @@ def test_other_lengths_are_no_addresses(length: int) -> None:
 def test_it_agrees_with_looking_at_every_entry() -> None:
     chance = random.Random(3)
     entries = []
-    for number in range(400):
-        length = chance.randrange(3, 33)
-        address = IPv4Address(chance.getrandbits(32) & 0xF000_F0F0)
+    for number in range(200):
+        length = chance.randrange(7, 33)
+        address = IPv4Address(chance.getrandbits(32) & 0xFF00_F0F0)
         entries.append(AclEntry(ip_network((address, length), strict=False), f"{number}"))
     found = Acl(entries)
     hits = 0
     for _ in range(500):
-        address = IPv4Address(chance.getrandbits(32) & 0xF000_F0F0)
+        address = IPv4Address(chance.getrandbits(32) & 0xFF00_F0F0)
         best: AclEntry | None = None
         for entry in entries:
             if address in entry.prefix and (

@@ -441,7 +441,7 @@ async def test_writes_that_were_accepted_are_made_before_the_end(tmp_path: Path)
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
     asyncio.run(_start_and_end(make(tmp_path)))
-    reader = open_reader(tmp_path / "kv.sqlite", wait=0, cache_kib=1024)
+    reader = open_reader(tmp_path / "kv.sqlite", wait=0)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader.execute("DELETE FROM stores")
     reader.close()

@@ -7,8 +7,8 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from functools import cache, wraps
 from typing import Any, cast
 
@@ -106,8 +106,8 @@ async def peer(
         await server.wait_closed()
 
 
-@contextmanager
-def handshakes(context: ssl.SSLContext) -> Iterator[int]:
+@asynccontextmanager
+async def handshakes(context: ssl.SSLContext) -> AsyncIterator[int]:
     """A server that shakes hands on threads and no more; gives its port.
 
     Unlike asyncio's it sends the alert when a handshake fails.
@@ -140,7 +140,7 @@ def handshakes(context: ssl.SSLContext) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-            thread.join()
+            await asyncio.to_thread(thread.join)
 
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -212,7 +212,7 @@ async def test_a_client_certificate_is_shown_to_a_server_that_asks() -> None:
 async def test_a_server_that_misses_a_client_certificate_ends_with_an_alert() -> None:
     context = server_context("127.0.0.1", wants_client=True)
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # with 1.3 the alert comes after the handshake
-    with handshakes(context) as port:
+    async with handshakes(context) as port:
         failure = await refused(url=f"https://127.0.0.1:{port}", ca_certificate=authority_pem())
     assert failure.cause is Cause.TLS_ALERT_RECEIVED
     assert failure.tls_alert == 40  # handshake_failure
@@ -222,7 +222,7 @@ async def test_a_server_that_misses_a_client_certificate_ends_with_an_alert() ->
 async def test_versions_that_do_not_meet_end_with_an_alert() -> None:
     context = server_context("127.0.0.1")
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    with handshakes(context) as port:
+    async with handshakes(context) as port:
         failure = await refused(
             url=f"https://127.0.0.1:{port}", verify=False, max_tls=TlsVersion.TLS_1_2
         )

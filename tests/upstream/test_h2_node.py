@@ -150,15 +150,14 @@ async def test_a_server_that_knows_only_http2_ends_a_handshake_without_an_offer(
 async def test_a_certificate_of_ours_that_is_refused_after_the_handshake_is_an_alert() -> None:
     # With TLS 1.3 the client is done first: the refusal comes where the response was to come.
     context = server_context("localhost", alpn=("h2",), wants_client=True)
-    with handshakes(context) as port:
-        async with dialer() as network:
-            client = Client(network, make_h2=make_h2)
-            to = backend(f"https://127.0.0.1:{port}", http2=True, verify=False)
-            with pytest.raises(UpstreamFailed) as caught:
-                await ready(Scene(client, to).send(b"/"))
-            assert caught.value.cause is Cause.TLS_ALERT_RECEIVED
-            assert caught.value.tls_alert == 116  # certificate_required
-            await client.aclose()
+    async with handshakes(context) as port, dialer() as network:
+        client = Client(network, make_h2=make_h2)
+        to = backend(f"https://127.0.0.1:{port}", http2=True, verify=False)
+        with pytest.raises(UpstreamFailed) as caught:
+            await ready(Scene(client, to).send(b"/"))
+        assert caught.value.cause is Cause.TLS_ALERT_RECEIVED
+        assert caught.value.tls_alert == 116  # certificate_required
+        await client.aclose()
 
 
 @on_uvloop

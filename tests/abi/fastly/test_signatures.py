@@ -43,6 +43,7 @@ def test_what_may_wait_is_linked_as_suspending_and_nothing_else_is() -> None:
     }
     assert suspending == {
         "fastly_async_io.select",
+        "fastly_geo.lookup",
         "fastly_http_body.append",
         "fastly_http_body.read",
         "fastly_http_body.write",
@@ -80,11 +81,6 @@ NOT_BUILT_MODULES = {
     "fastly_cache",
     "fastly_http_cache",
     "fastly_purge",
-    "fastly_geo",
-    "fastly_device_detection",
-    "fastly_acl",
-    "fastly_erl",
-    "fastly_shielding",
     "fastly_image_optimizer",
 }
 NOT_BUILT_FUNCTIONS = {
