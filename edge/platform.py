@@ -12,19 +12,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from edge.abi.capabilities import Capabilities
 from edge.abi.sandbox import Sandbox
 from edge.clock import SystemClock
+from edge.metering import CountedKvStore, backend_counter
 from edge.model.backend import Backend
 from edge.model.service import Service, Version
 from edge.settings import Settings
+from edge.stores.acl import Acl
+from edge.stores.devices import Devices
+from edge.stores.geo import Geo
 from edge.stores.kv import KvEngine, identity_of
 from edge.stores.rates import Rates
-from edge.telemetry.layout import DYNAMIC_BACKENDS, OTHER_BACKENDS
+from edge.stores.records import signature
 from edge.telemetry.service_block import ServiceBlock
 from edge.upstream.client import Client
 from edge.upstream.dial import NetworkDialer
 from edge.upstream.egress import EgressPolicy
-from edge.upstream.fetch import Cause, UpstreamFailed
+from edge.upstream.fetch import UpstreamFailed
+from edge.upstream.h2 import make_h2
 from edge.upstream.health import HealthMonitor
-from edge.upstream.pending import OnDone
 from edge.upstream.pool import PoolLimits
 from edge.upstream.resolve import Resolver
 from edge.upstream.tls import TlsContexts
@@ -45,17 +49,22 @@ class Platform:
         own_addresses: Sequence[Address],
         max_connections: int,
         on_failure: OnFailure,
+        default_loopback: bool = False,
     ) -> None:
         """Opens nothing.  `own_addresses`: where this server listens, which guests never reach.
 
         `max_connections`: to backends, of this process.  `on_failure` is told of each failed
-        request when its guest or client learns of it.
+        request when its guest or client learns of it.  `default_loopback`: see `Geo`.
         """
         self._settings = settings  # that are served
         self._offered = settings  # that are being prepared
         self._own_addresses = own_addresses
         self._max_connections = max_connections
         self._on_failure = on_failure
+        self._default_loopback = default_loopback
+        self._geo: Geo | None = None
+        self._devices: Devices | None = None
+        self._acls: Mapping[str, Mapping[str, Acl]] = {}
         self.kv = kv
         self.rates = rates
         self.client: Client
@@ -73,7 +82,7 @@ class Platform:
             clock=clock,
         )
         self.client = Client(
-            self.dialer, limits=PoolLimits(open=self._max_connections)
+            self.dialer, limits=PoolLimits(open=self._max_connections), make_h2=make_h2
         )
         self._health = HealthMonitor(
             lambda service: self.client.for_service(service, checks=True),
@@ -81,11 +90,18 @@ class Platform:
         )
         self.client.health_source = self._health
 
-    async def prepare(self, settings: Settings) -> None:
+    async def prepare(self, settings: Settings, services: Sequence[Service]) -> None:
         """Read what a snapshot needs of files, before its services are equipped.
 
         Raises ConfigError, with nothing changed.
         """
+        if self._geo is None or self._is_stale(settings):
+            self._geo = await asyncio.to_thread(
+                Geo.load, settings.geolocation, default_loopback=self._default_loopback
+            )
+            self._devices = await asyncio.to_thread(Devices.load, settings.device_detection)
+        # 200,000 entries take half a second: not on the loop.
+        self._acls = await asyncio.to_thread(_acls, services)
         self._offered = settings
 
     async def aclose(self) -> None:
@@ -98,16 +114,19 @@ class Platform:
     def equip(self, version: Version, block: ServiceBlock) -> Capabilities:
         """What guests of one version are given; what they use of it is counted in `block`."""
         service = version.service
-        done = counter(block, version.backend_slots)
+        done = backend_counter(block, version.backend_slots)
         return Capabilities(
             upstream=self.client.for_service(service.name, on_done=done),
             backends=service.backends,
             on_failure=self._on_failure,
             shield_sites=self._offered.shielding_sites,
             kv_stores={
-                name: self.kv.open(identity_of(service.name, name, shared))
+                name: CountedKvStore(self.kv.open(identity_of(service.name, name, shared)), block)
                 for name, shared in service.kv_stores.items()
             },
+            acls=self._acls[service.name],
+            geo=self._geo,
+            devices=self._devices,
             rates=self.rates,
         )
 
@@ -119,18 +138,27 @@ class Platform:
         self._settings = settings
         self._health.watch({service.name: service.backends.values() for service in services})
 
+    def _is_stale(self, settings: Settings) -> bool:
+        """Whether what was read of files is not what a snapshot asks for."""
+        before = self._offered
+        if (settings.geolocation, settings.device_detection) != (
+            before.geolocation,
+            before.device_detection,
+        ):
+            return True
+        assert self._geo is not None
+        assert self._devices is not None
+        return (self._geo.signature, self._devices.signature) != (
+            signature(settings.geolocation.file),
+            signature(settings.device_detection.file),
+        )
+
     def _policy(self, settings: Settings) -> EgressPolicy:
         return EgressPolicy(settings.egress, self._own_addresses)
 
 
-def counter(block: ServiceBlock, slots: Mapping[str, int]) -> OnDone:
-    """Counts what becomes of requests to backends."""
-
-    def done(backend: Backend, cause: Cause | None, status: int, seconds: float) -> None:
-        slot = slots.get(backend.name, DYNAMIC_BACKENDS if backend.dynamic else OTHER_BACKENDS)
-        if cause is None:
-            block.backend_answered(slot, status, int(seconds * 1e9))
-        else:
-            block.backend_failed(slot, cause.value)
-
-    return done
+def _acls(services: Iterable[Service]) -> dict[str, dict[str, Acl]]:
+    return {
+        service.name: {name: Acl(entries) for name, entries in service.acls.items()}
+        for service in services
+    }

@@ -245,7 +245,10 @@ class Serving:
                 loaded = self._loaded.get(name)
                 if loaded is None or loaded.digest != artifact.digest:
                     fds[name] = await asyncio.to_thread(open_artifact, artifact)
-            await self._platform.prepare(order.snapshot.settings)
+            snapshot = order.snapshot
+            await self._platform.prepare(
+                snapshot.settings, [version.service for version in snapshot.versions]
+            )
 
             def artifact_of(version: Version) -> str:
                 name = version.service.name

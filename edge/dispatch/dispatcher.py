@@ -15,7 +15,7 @@ from time import perf_counter_ns, time
 
 from edge.abi.capabilities import NO_CAPABILITIES, Capabilities
 from edge.abi.sandbox import Sandbox, sandbox_maker
-from edge.dispatch import pages
+from edge.dispatch import pages, pressure
 from edge.dispatch.deployed import Deployed
 from edge.dispatch.idle import Idle
 from edge.dispatch.reports import Reports
@@ -29,7 +29,6 @@ from edge.model.snapshot import Snapshot
 from edge.model.units import write_bytes, write_duration
 from edge.outcome import Ending, Outcome
 from edge.runtime.driver import Runtime
-from edge.runtime.guest import Guest
 from edge.runtime.template import Template
 from edge.server.exchange import Exchange
 from edge.settings import Settings
@@ -56,7 +55,6 @@ Equip = Callable[[Version, ServiceBlock], Capabilities]
 
 def _nothing(version: Version, block: ServiceBlock) -> Capabilities:
     return NO_CAPABILITIES
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Dispatcher:
         self.reports = Reports(loop.time)
         self._cells = cells
         self._guest_log = guest_log
-        self._memory_budget = memory_budget
+        self.memory_budget = memory_budget
         self._exact_codes = exact_codes
         self._equip = equip
         self._slots = runtime.pool.slots
@@ -109,7 +107,7 @@ class Dispatcher:
         self._queues: dict[Deployed, None] = {}  # those with waiting visits, in turn
         self._queue_depth = 0
         self._sweep: asyncio.TimerHandle | None = None
-        runtime.on_memory = self._relieve_memory
+        runtime.on_memory = self.relieve_memory
 
     # Snapshots ------------------------------------------------------------------------------
 
@@ -209,7 +207,7 @@ class Dispatcher:
         elif (  # `_has_slot`, spelt out
             deployed.active < deployed.cap
             and (runtime := self.runtime).live < self._slots
-            and runtime.memory_bytes + self.ledger.held <= self._memory_budget
+            and runtime.memory_bytes + self.ledger.held <= self.memory_budget
         ):
             deployed.active += 1
             self._start(visit)
@@ -218,7 +216,10 @@ class Dispatcher:
 
     def _hand_over(self, visit: Visit) -> bool:
         """Give a request to a sandbox that waits for one; True when it needs no other."""
-        return not visit.accept() or self.idle.take(visit.deployed).give(visit)
+        if not visit.accept() or self.idle.take(visit.deployed).give(visit):
+            return True
+        visit.given = None
+        return False
 
     def _admit(self, visit: Visit) -> None:
         """A fresh sandbox, now or when there is a slot: those that are idle leave theirs."""
@@ -259,7 +260,7 @@ class Dispatcher:
         return (
             deployed.active < deployed.cap
             and runtime.live < self._slots
-            and runtime.memory_bytes + self.ledger.held <= self._memory_budget
+            and runtime.memory_bytes + self.ledger.held <= self.memory_budget
         )
 
     def _why_not(self, deployed: Deployed) -> Outcome:
@@ -371,9 +372,9 @@ class Dispatcher:
                 "pool.slots",
             )  # fmt: skip
         held = self.runtime.memory_bytes + self.ledger.held
-        if held > self._memory_budget:
+        if held > self.memory_budget:
             return Outcome(
-                Ending.OVERLOAD, detail, write_bytes(held), write_bytes(self._memory_budget),
+                Ending.OVERLOAD, detail, write_bytes(held), write_bytes(self.memory_budget),
                 "pool.memory_share",
             )  # fmt: skip
         return Outcome(
@@ -383,42 +384,6 @@ class Dispatcher:
             write_duration(deployed.limits.queue_wait),
             deployed.setting("queue_wait"),
         )
-
-    # Memory of all sandboxes together -------------------------------------------------------
-
-    def _relieve_memory(self) -> None:
-        """Over the budget: end what is idle, then the largest of the service that holds most."""
-        while self.idle and self.is_pressed and self.idle.make_room():
-            pass
-        while True:
-            held = self.runtime.memory_bytes + self.ledger.held
-            if held <= self._memory_budget:
-                return
-            victim = self._largest_guest()
-            if victim is None:
-                return
-            self._cells.add(Rejection.MEMORY)
-            self.runtime.end(
-                victim,
-                Outcome(
-                    Ending.MEMORY_PRESSURE,
-                    "the sandboxes of this worker held too much memory together",
-                    write_bytes(held),
-                    write_bytes(self._memory_budget),
-                    "pool.memory_share",
-                ),
-            )
-
-    def _largest_guest(self) -> Guest | None:
-        shares: dict[str, int] = {}
-        for guest in self.runtime.lasting:
-            key = guest.share_key
-            shares[key] = shares.get(key, 0) + _size(guest)
-        if not shares:
-            return None
-        worst = max(shares, key=shares.__getitem__)
-        guests = (guest for guest in self.runtime.lasting if guest.share_key == worst)
-        return max(guests, key=_size)
 
     # The rest -------------------------------------------------------------------------------
 
@@ -478,7 +443,16 @@ class Dispatcher:
     @property
     def is_pressed(self) -> bool:
         """True while all sandboxes together hold more than they may."""
-        return self.runtime.memory_bytes + self.ledger.held > self._memory_budget
+        return self.runtime.memory_bytes + self.ledger.held > self.memory_budget
+
+    def relieve_memory(self) -> None:
+        """Over the budget: end what is idle, then the largest of the service that holds most."""
+        while self.idle and self.is_pressed and self.idle.make_room():
+            pass
+        while self.is_pressed and (victim := pressure.largest_guest(self.runtime.lasting)):
+            self._cells.add(Rejection.MEMORY)
+            held = self.runtime.memory_bytes + self.ledger.held
+            self.runtime.end(victim, pressure.outcome(held, self.memory_budget))
 
     def shut_down(self) -> None:
         """The drain deadline has passed: end every guest that is left."""
@@ -489,7 +463,3 @@ class Dispatcher:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-
-
-def _size(guest: Guest) -> int:
-    return guest.memory_peak + guest.box.account.held

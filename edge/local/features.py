@@ -67,7 +67,7 @@ class Features:
         """Before the services of a world are equipped.  Raises ConfigError, nothing changed."""
         if world.kv_directory != self._world.kv_directory:
             raise ConfigError(Problem("kv_directory", "cannot change while the server runs"))
-        await self.platform.prepare(world.settings)
+        await self.platform.prepare(world.settings, world.services)
         self._offered = world
 
     async def commit(self, world: LocalWorld) -> None:

@@ -133,6 +133,11 @@ class KvOperation(Generic[T]):
         if self._watchers and callback in self._watchers:
             self._watchers.remove(callback)
 
+    @property
+    def failure(self) -> HostcallError | None:
+        """What `result` would raise, once it is ready."""
+        return self._error
+
     def result(self) -> T:
         """Only when ready.  Raises KvFailed, or LimitExceeded when the payer could not pay."""
         if self._error is not None:

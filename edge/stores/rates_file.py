@@ -7,6 +7,7 @@ taken at once: a hole that cannot be filled later would kill whoever writes ther
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from hashlib import blake2b
@@ -65,6 +66,14 @@ def prepare(directory: Path, rate_bytes: int) -> Path:
         problem = f"no file of {rate_bytes} bytes in {directory}: {error}"
         raise ConfigError(Problem("storage.rate_bytes", problem)) from None
     return path
+
+
+def discard(path: Path) -> None:
+    """Give the memory back: the server has ended, and none of its workers is left."""
+    for name in (_MARK, path.name, f"{path.name}-lock"):
+        path.with_name(name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody has put a file of his own there
+        path.parent.rmdir()
 
 
 def map_file(path: Path, rate_bytes: int, *, in_place: bool = True) -> lmdb.Environment:

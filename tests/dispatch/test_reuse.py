@@ -41,6 +41,7 @@ from tests.support.reusing import (
     load,
     must,
     on,
+    one_record_each,
     said,
     serving,
     settle,
@@ -55,6 +56,7 @@ WHOLE = replace(DEFAULT_LIMITS, slots=1.0)
 def place(tmp_path: Path) -> Iterator[tuple[Town, Path]]:
     with town() as made:
         yield made, tmp_path
+        one_record_each(made)
 
 
 def deploy(place: tuple[Town, Path], wat: str, limits: Limits = WHOLE) -> Town:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import ConfigError, LimitExceeded
-from edge.stores.rates_file import choose_directory, prepare
+from edge.stores.rates_file import choose_directory, discard, prepare
 from edge.stores.rates_lmdb import LmdbRates
 
 MIB = 1024 * 1024
@@ -171,6 +171,19 @@ def test_counters_outlive_a_restart_but_neither_a_boot_nor_another_size(tmp_path
     larger.start()
     assert larger.count("shop", "rc", "ip", 60) == 0
     larger.close()
+
+
+def test_what_is_discarded_leaves_nothing_behind(path: Path) -> None:
+    rates = engine(path)
+    rates.increment("shop", "rc", "ip", 3)
+    rates.close()
+    discard(path)
+    assert not path.parent.exists()
+    discard(path)
+    path = prepare(path.parent, MIB)
+    (path.parent / "mine").touch()
+    discard(path)
+    assert [file.name for file in path.parent.iterdir()] == ["mine"]
 
 
 def test_all_its_space_is_taken_at_once_and_never_more(path: Path) -> None:

@@ -60,7 +60,7 @@ class Town:
         )
         self._compiler = compiling_engine()
         self._versions: list[Version] = []
-        self._clients: list[Driven] = []
+        self.clients: list[Driven] = []
 
     def deploy(self, directory: Path, name: str, wat: str, limits: Limits = DEFAULT_LIMITS) -> None:
         """Compile the way deployment does, and serve it beside what is there."""
@@ -79,7 +79,7 @@ class Town:
         """A client sends one request (a GET if none is given) to a service."""
         client = Driven(self.dispatcher.handle)
         client.transport.reads = reads
-        self._clients.append(client)
+        self.clients.append(client)
         request = request or b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % name.encode()
         self._inside(lambda: client.send(request))
         return client
@@ -132,7 +132,7 @@ class Town:
         os.close(self._null)
 
     def _settle_clients(self) -> None:
-        for client in self._clients:
+        for client in self.clients:
             client.loop.settle()
 
     def _inside(self, act: object) -> None:

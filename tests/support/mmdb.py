@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
+
 class Short(int):
     """To be written as 16 bits."""
 

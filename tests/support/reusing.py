@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge.outcome import Ending
 from tests.support.downstream import Town
 from tests.support.runtime import program
 from tests.support.transport import Driven
@@ -125,6 +126,20 @@ def fetch(there: Town, name: str, request: bytes = b"") -> Driven:
     there.until(client)
     settle(there)
     return client
+
+
+def one_record_each(there: Town) -> None:
+    """End every sandbox, and see that no request has been counted twice or not at all."""
+    there.dispatcher.draining = True
+    settle(there)
+    there.arena.loop.run_until_complete(_shut_down(there))
+    there.settle()
+    requests = sum(len(client.exchanges) for client in there.clients)
+    assert sum(there.count("shop", ending) for ending in Ending) == requests, "one record each"
+
+
+async def _shut_down(there: Town) -> None:
+    there.dispatcher.shut_down()
 
 
 def settle(there: Town) -> None:

@@ -95,6 +95,7 @@ async def test_an_address_that_is_silent_is_raced_by_the_next() -> None:
                 backend(f"http://two.example:{port}"), Listening().make, in_time()
             )
         assert made.address == bytes((127, 0, 0, 2))
+        assert not [task for task in asyncio.all_tasks() if "_connect" in repr(task)]
         made.transport.abort()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 
 import pytest
@@ -220,6 +221,32 @@ async def test_a_slow_reader_does_not_stop_the_others() -> None:
         assert here.client.statistics().connections_opened == 1
         slow.body.discard()
         await until(lambda: here.served.resets() == [(1, 8)])
+
+
+@on_uvloop
+async def test_what_nobody_read_is_given_back_to_the_window_of_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pour(served: Served, stream: int) -> None:
+        while (room := served.h2.local_flow_control_window(stream)) > 0:
+            served.h2.send_data(stream, bytes(min(room, 16384)))
+
+    def script(served: Served, event: Event) -> None:
+        if isinstance(event, StreamEnded):
+            served.head(event.stream_id)
+            pour(served, event.stream_id)
+        elif isinstance(event, WindowUpdated) and event.stream_id == served.requests[-1]:
+            pour(served, event.stream_id)
+
+    monkeypatch.setattr("edge.upstream.h2.MAX_STREAMS", 4)  # so four windows are all there is
+    async with scene(script) as here:
+        to = here.backend()
+        for _ in range(8):
+            body = (await here.fetch(to)).body
+            while body.held < WINDOW + WINDOW // 4:
+                await asyncio.sleep(0)
+            body.discard()
+        assert here.client.statistics().connections_opened == 1
 
 
 @on_uvloop
