@@ -343,7 +343,7 @@ class Serving:
 
     def _backend_failed(self, box: Sandbox, backend: Backend, failure: UpstreamFailed) -> None:
         self._dispatcher.reports.backend_failed(
-            box.service.name, str(box.version), box.downstream.request_id, backend.name, failure
+            box.service.name, str(box.version), box.downstream.request_id, backend, failure
         )
 
     # Requests that no service ever sees -------------------------------------------------------

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from edge.abi.sandbox import Sandbox, sandbox_maker
-from edge.abi.wasi.arguments import OWN
 from edge.abi.wasi.environment import EMPTY
+from edge.abi.wasi.module import WASI_PREVIEW1
 from edge.abi.wasi.program import flush, program_of
 from edge.abi.wasi.streams import COMMON_RIGHTS, Rights, Stream
 from edge.dev.manifest import MAX_RUN_LIMITS, read_manifest
@@ -23,6 +24,7 @@ from edge.http.body import Body, Ledger
 from edge.http.message import Answer, Headers, RequestHead, ResponseHead
 from edge.local.compiled import MAX_MODULE_BYTES, CompiledModules
 from edge.local.features import Features
+from edge.local.hostcalls import replaced
 from edge.local.server import Size
 from edge.local.world import LocalWorld
 from edge.model.backend import Backend
@@ -72,7 +74,7 @@ class _Run:
         size = Size()
         runtime = ObservedRuntime(
             PoolSettings(1, size.memory_ceiling, size.table_ceiling),
-            HOST_MODULES,
+            replaced(HOST_MODULES, _own_arguments(arguments)),
             loop,
             on_trap=self._trapped,
         )
@@ -103,7 +105,6 @@ class _Run:
                     Version(service, 1), cells.worker(0).block(OTHER_BLOCK)
                 ),
             )(_NoClient())
-            box.extras[OWN] = EMPTY.plus(os.fsencode(argument) for argument in arguments)
             streams = program_of(box).streams
             streams[1], streams[2] = _Output(1), _Output(2)
 
@@ -130,6 +131,19 @@ class _Run:
             return guest.exit_code & 0xFF
         _say(self._backtrace.strip() or f"{outcome.ending.value}: {outcome.detail}")
         return EXIT_TRAP
+
+
+def _own_arguments(arguments: list[str]) -> dict[tuple[str, str], Callable[..., object]]:
+    """The calls that give a program its arguments."""
+    block = EMPTY.plus(os.fsencode(argument) for argument in arguments)
+
+    def sizes(box: Sandbox) -> tuple[int, int]:
+        return len(block.offsets), len(block.data)
+
+    def place(box: Sandbox, pointers: int, buffer: int) -> None:
+        block.place(box.memory, pointers, buffer)
+
+    return {(WASI_PREVIEW1.name, "args_sizes_get"): sizes, (WASI_PREVIEW1.name, "args_get"): place}
 
 
 class _Output(Stream):

@@ -58,6 +58,7 @@ async def serve(order: Serve, console: Console) -> int:
     except ConfigError as error:
         report(console, order.source, error)
         return 1
+    changes = Changes(manifest.files)  # before a large program is compiled, for that takes long
     for warning in manifest.warnings:
         console.warn(warning)
 
@@ -79,14 +80,19 @@ async def serve(order: Serve, console: Console) -> int:
     profiler = None
     if order.profile_dir is not None:
         profiler = GuestProfiler(server.runtime, order.profile_dir, order.profile_interval)
-        profiler.start()
+        try:
+            profiler.start()
+        except OSError as error:
+            console.fail(f"--profile: {order.profile_dir}: {error.strerror}")
+            await server.aclose(0)
+            return 1
         console.say(f"Writing a profile of each request to {order.profile_dir}")
     console.say(f"Listening on http://{order.listen.host}:{server.port}")
     console.say("Guests may reach every host and port from here: the egress policy is open")
     async with asyncio.TaskGroup() as tasks:
         backends = [b for s in manifest.world.services for b in s.backends.values()]
         probing = tasks.create_task(probe(backends, console.warn, seconds=PROBE_SECONDS))
-        reloading = tasks.create_task(_reload(order, server, manifest, console))
+        reloading = tasks.create_task(_reload(order, server, changes, console))
         number = await stop
         probing.cancel()
         reloading.cancel()
@@ -103,11 +109,10 @@ def _set(stop: asyncio.Future[int], number: int) -> None:
     stop.set_result(number)
 
 
-async def _reload(order: Serve, server: LocalServer, manifest: Manifest, console: Console) -> None:
+async def _reload(order: Serve, server: LocalServer, changes: Changes, console: Console) -> None:
     """Serve what the files say whenever that is new.  What is broken changes nothing."""
     if not order.reload:
         return
-    changes = Changes(manifest.files)
     while True:
         await changes.wait(order.poll)
         try:

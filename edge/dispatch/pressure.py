@@ -1,4 +1,4 @@
-"""Which sandbox has to go when all of a worker hold too much memory together, and what it is told."""
+"""Which sandbox has to go when all of a worker hold too much memory, and what it is told."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from edge.model.backend import Backend
 from edge.outcome import Ending, Outcome
 from edge.upstream.fetch import UpstreamFailed
 
@@ -71,10 +72,14 @@ class Reports:
             )
 
     def backend_failed(
-        self, service: str, version: str, request: str, backend: str, failure: UpstreamFailed
+        self, service: str, version: str, request: str, backend: Backend, failure: UpstreamFailed
     ) -> None:
-        """Report a request to a backend that got no response."""
-        left_out = self._admit(service, f"backend {backend} {failure.cause.value}"[:200])
+        """Report a request to a backend that got no response, or not the whole of one.
+
+        Guests make up names: their backends share a budget, or there would be no end of budgets.
+        """
+        who = "backends of guests" if backend.dynamic else f"backend {backend.name}"
+        left_out = self._admit(service, f"{who} {failure.cause.value}")
         if left_out is not None:
             log.warning(
                 "backend request failed: %s",
@@ -83,7 +88,7 @@ class Reports:
                     "service": service,
                     "version": version,
                     "request": request,
-                    "backend": backend,
+                    "backend": backend.name,
                     "detail": str(failure),
                     "setting": failure.setting,
                     "left_out": left_out,

@@ -30,9 +30,9 @@ _head = re.compile(
     rb"(" + TOKEN + rb") ([!\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
     rb"((?:" + TOKEN + rb":" + VALUE + rb"\r\n)*+)\r\n"
 )
-# The fields that decide about the message, and where it has been.  A line end, then the first letter
-# as a set: this is ten times faster on a browser's head than a case-insensitive expression (0.8 us
-# instead of 8.6 us).
+# The fields that decide about the message, and where it has been.  A line end, then the first
+# letter as a set: this is ten times faster on a browser's head than a case-insensitive expression
+# (0.8 us instead of 8.6 us).
 _special = re.compile(
     rb"\n([hHcCtTuUeE](?i:ost|onnection|ontent-length|dn-loop|ransfer-encoding|pgrade|xpect))"
     rb":[\t ]*+([^\r]*+)"

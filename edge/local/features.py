@@ -46,6 +46,7 @@ class Features:
             own_addresses=[listening],
             max_connections=MAX_CONNECTIONS,
             on_failure=on_failure,
+            default_loopback=world.default_loopback,
         )
 
     async def start(self) -> None:
@@ -67,6 +68,9 @@ class Features:
         """Before the services of a world are equipped.  Raises ConfigError, nothing changed."""
         if world.kv_directory != self._world.kv_directory:
             raise ConfigError(Problem("kv_directory", "cannot change while the server runs"))
+        if world.default_loopback != self._world.default_loopback:
+            problem = Problem("use_default_loopback", "cannot change while the server runs")
+            raise ConfigError(problem)
         await self.platform.prepare(world.settings, world.services)
         self._offered = world
 
@@ -81,6 +85,11 @@ class Features:
         self._seeded = world.seeds
         self._world = world
         self.platform.commit(world.settings, world.services)
+
+    @property
+    def valid_keys(self) -> frozenset[str]:
+        """`fastly-key` values that count as valid."""
+        return self._world.valid_keys
 
     def kv_store(self, shared: str) -> KvStore:
         """A KV store by its shared name, as tests and seeds see it."""

@@ -104,7 +104,7 @@ class Notes:
         if notes is None:
             return
         if len(notes.calls) < MAX_CALLS:
-            notes.calls.append(Call(f"{hostcall.module}.{hostcall.name}", status))
+            notes.calls.append(Call(f"{hostcall.module}.{hostcall.name}", int(status)))
         else:
             notes.left_out += 1
 

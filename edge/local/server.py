@@ -21,6 +21,7 @@ from edge.hostmodules import HOST_MODULES, known_imports
 from edge.http.addresses import TrustedProxies
 from edge.local.compiled import MAX_MODULE_BYTES, CompiledModules
 from edge.local.features import Features
+from edge.local.hostcalls import key_checks, replaced
 from edge.local.seen import Notes, SeenLines, SeenRequests, Watcher
 from edge.local.world import LocalWorld
 from edge.model.backend import Backend
@@ -121,7 +122,7 @@ class LocalServer:
         compiler = await self._store.start()
         self.runtime = ObservedRuntime(
             PoolSettings(size.slots, size.memory_ceiling, size.table_ceiling, exceptions),
-            HOST_MODULES,
+            replaced(HOST_MODULES, key_checks(lambda: self.features.valid_keys)),
             loop,
             trace=self._notes.called if options.trace else None,
             on_trap=lambda guest, text: self._notes.trapped(guest.box, text),

@@ -28,8 +28,11 @@ Trace = Callable[[Sandbox, Hostcall, int], None]  # with the status that the gue
 class Profiler(Protocol):
     """Samples guests while they run (`edge.runtime.profile`)."""
 
-    def attach(self, guest: Guest) -> None:
-        """Its instance has been made, and its program is about to be called."""
+    def attach(self, guest: Guest) -> object:
+        """Its instance has been made, and its program is about to be called.
+
+        What this gives is kept until the guest's end: its store may hold pointers to it.
+        """
         ...
 
     def detach(self, guest: Guest) -> None:
@@ -53,6 +56,7 @@ class ObservedRuntime(Runtime):
         super().__init__(pool, modules, loop)
         self.on_trap = on_trap
         self.profiler: Profiler | None = None
+        self._kept: dict[Guest, object] = {}
         if trace is not None:  # before anything is linked: trampolines are generated with it
             self._binding = dataclasses.replace(self._binding, trace=trace)
             self._library = HostLibrary(self._engine, self._binding, modules)
@@ -70,13 +74,14 @@ class ObservedRuntime(Runtime):
 
         def ended(guest: Guest, outcome: Outcome) -> None:
             profiler.detach(guest)
+            self._kept.pop(guest, None)
             on_end(guest, outcome)
 
         return super().start(template, box, ended)
 
     def _enter(self, guest: Guest, slot: object, context: int, future: int) -> bool:
         if self.profiler is not None:
-            self.profiler.attach(guest)
+            self._kept[guest] = self.profiler.attach(guest)
         return super()._enter(guest, guest.slot, context, future)
 
     def _finish(self, guest: Guest) -> None:

@@ -49,10 +49,12 @@ class GuestProfiler:
         for guest in list(self._open):
             self.detach(guest)
 
-    def attach(self, guest: Guest) -> None:
+    def attach(self, guest: Guest) -> object:
         """As `Profiler.attach`."""
-        if self._written + len(self._open) < MAX_FILES and guest not in self._open:
-            self._open[guest] = _Profile(self._runtime.engine_at, guest, self._interval_ns)
+        if self._written + len(self._open) >= MAX_FILES:
+            return None
+        made = self._open[guest] = _Profile(self._runtime.engine_at, guest, self._interval_ns)
+        return made
 
     def detach(self, guest: Guest) -> None:
         """As `Profiler.detach`: write its file, if it was sampled."""
@@ -79,18 +81,22 @@ class _Profile:
             engine, guest.template.service, capi.address_of(module), interval_ns
         )
         self._store = guest.store
+        self._finished = False
         self._sampled = self._yielded = perf_counter_ns()
         self._tick = capi.on_epoch(guest.store, self._on_tick)  # C has a pointer to it
 
     def _on_tick(self) -> bool:
         """Called on the guest's stack; true: it is to yield."""
         now = perf_counter_ns()
-        self._profiler.sample(self._store, now - self._sampled)
-        self._sampled = now
+        if not self._finished:
+            self._profiler.sample(self._store, now - self._sampled)
+            self._sampled = now
         if now - self._yielded < TICK_NS:
             return False
         self._yielded = now
         return True
 
     def finish(self) -> bytes:
+        """The profile as JSON.  The guest may live on."""
+        self._finished = True
         return self._profiler.finish()

@@ -29,7 +29,7 @@ from edge.stores.rates import (
 )
 from edge.stores.rates_file import FACTS, SECRET, map_file
 
-# What one call looks at, and removes, at most: about 100 us.
+# What one call looks at, and removes, at most: 20 us, and 0.8 us more for each service.
 LOOK_AT = 24
 REMOVE = 8
 MAX_SERVICES = 256
@@ -158,9 +158,9 @@ class LmdbRates(RateEngine):
         largest, most = near, 0
         cursor = table.cursor(db=self._services)
         found = cursor.set_range(near) or cursor.first()
+        assert found, "it is full, of entries that no service has"
+        begin = cursor.key()
         for _ in range(MAX_SERVICES):
-            if not found:
-                break
             tag, count = cursor.key(), _COUNT.unpack(cursor.value())[0]
             first = self._first(table, tag)
             if (
@@ -171,8 +171,7 @@ class LmdbRates(RateEngine):
                 return tag, True
             if count > most:
                 largest, most = tag, count
-            found = cursor.next() or cursor.first()
-            if found and cursor.key() >= near > tag:
+            if not (cursor.next() or cursor.first()) or cursor.key() == begin:
                 break  # once around
         return largest, False
 

@@ -9,7 +9,9 @@ response must never be taken for those of another.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from edge.errors import Incomplete, LimitExceeded
 from edge.http.body import Body
@@ -41,6 +43,7 @@ MAX_HINTS = 8
 # Of the idle time that a server promises (Keep-Alive: timeout=N) this much is relied on: a request
 # must arrive before the promise ends.
 TRUSTED_IDLE = 0.8
+LAST_WORDS = 64 * 1024  # read at a time when a connection has broken
 
 _CAUSES = {
     Fault.SYNTAX: Cause.HTTP_PROTOCOL_ERROR,
@@ -53,6 +56,7 @@ class Http1Connection(Receiving):
     """The protocol object of one connection; a `Link`."""
 
     __slots__ = (
+        "_begun",
         "_born",
         "_buffer",
         "_fetch",
@@ -81,6 +85,7 @@ class Http1Connection(Receiving):
         self._spoilt = False  # more was to be sent than had been announced
         self._buffer = b""  # an unfinished head
         self._scanned = 0  # bytes of it in which its end has been looked for
+        self._begun = False  # the time that a head which has begun gets was given
         self._hints: list[tuple[int, Headers]] | None = None
         self._interim_bytes = 0
         self._promised: int | None = None  # seconds that the server says it waits for a request
@@ -108,6 +113,8 @@ class Http1Connection(Receiving):
         return False  # the transport closes
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._read_last_words()
         self._transport = None
         self._free = False
         self._deadlines.remove(self)
@@ -162,6 +169,7 @@ class Http1Connection(Receiving):
         self._backend = request.backend
         self._hints = None
         self._interim_bytes = 0
+        self._begun = False
         if request.upgrade:
             known: int | None = 0
         else:
@@ -181,6 +189,8 @@ class Http1Connection(Receiving):
         fetch.carrier = self
         whole = fetch.whole
         if outgoing.mode is Mode.NONE or (whole and outgoing.mode is Mode.LENGTH):
+            if whole is None and not request.upgrade:
+                body.discard()  # announced as empty by its guest: what is in it goes nowhere
             transport.write(outgoing.head + whole if whole else outgoing.head)
             deadlines = self._deadlines
             self.deadline = deadline = deadlines.now() + self._backend.first_byte_timeout
@@ -218,12 +228,31 @@ class Http1Connection(Receiving):
             self._refuse(Cause.HTTP_RESPONSE_TIMEOUT, f"{what} within {seconds:g} s")
         elif self._decoder is not None:
             seconds = self._backend.between_bytes_timeout
-            self._fail_body(Incomplete(f"{self._name()} sent no byte of a body for {seconds:g} s"))
+            text = f"{self._name()} sent no byte of a body for {seconds:g} s"
+            self._fail_body(Incomplete(text), Cause.HTTP_RESPONSE_TIMEOUT)
             self.abort()
         else:
             self.close()
 
     # Heads ------------------------------------------------------------------------------------
+
+    def _read_last_words(self) -> None:
+        """Take a response that came before the connection broke under what we were sending.
+
+        A server that will not have an upload answers and closes; the rest of the upload resets the
+        connection, and our transport ends with the write that failed, before it has read.  The
+        kernel still has what arrived (Linux keeps it), and the socket closes after this call.
+        """
+        transport = self._transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return
+        fd = transport.get_extra_info("socket").fileno()
+        with suppress(OSError):  # nothing there, or the reset itself
+            while self._fetch is not None or (self._sink is not None and not self._sink.is_full):
+                data = os.read(fd, LAST_WORDS)
+                if not data:
+                    return
+                self.data_received(data)
 
     def _read_heads(self, data: bytes) -> None:
         """Take interim responses and the head of the final one."""
@@ -275,8 +304,10 @@ class Http1Connection(Receiving):
         except BadResponse as error:
             self._refuse(_CAUSES[error.fault], f"it sent {error}")
             return
-        if not scanned:
-            # The first byte is here: time for the rest, once; a head that drips has no more.
+        if not self._begun:
+            # The first byte is here: time for the rest, once.  A head that drips has no more, nor
+            # has one of many that begin behind an interim response.
+            self._begun = True
             until = self._deadlines.now() + self._backend.between_bytes_timeout
             if until > self.deadline:
                 self.deadline = until
@@ -304,6 +335,7 @@ class Http1Connection(Receiving):
             body = Body(request.account, live=True)
             if gunzipped is not None:
                 headers = gunzipped
+            self._on_broken = request.on_broken
             self._begin_body(body, request.account, length, data, inflate=gunzipped is not None)
         version = 10 + raw.minor
         hints = self._hints or []
@@ -323,6 +355,7 @@ class Http1Connection(Receiving):
         self._tunnel = True
         self.deadline = NEVER
         body = Body(request.account, live=True)
+        self._on_broken = request.on_broken
         self._begin_body(body, request.account, UNTIL_CLOSE, data)
         if self._transport is not None and not self._transport.is_closing():
             self._sender = BodySender(self, request.body, Mode.CLOSE, 0)
@@ -395,7 +428,7 @@ class Http1Connection(Receiving):
         if self._fetch is not None:
             self._refuse(Cause.CONNECTION_TERMINATED, text)
         else:
-            self._fail_body(Incomplete(f"{self._name()}: {text}"))
+            self._fail_body(Incomplete(f"{self._name()}: {text}"), Cause.CONNECTION_TERMINATED)
             self.abort()
 
     # Common -----------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class Inflater:
         """`account` pays for compressed bytes that wait."""
         self.on_drain: Callable[[], None] | None = None
         self.on_broken: Callable[[], None] | None = None  # what still comes is of no use
+        self.on_invalid: Callable[[HostcallError], None] | None = None  # all came; it is no gzip
         self._body = body
         self._account = account
         self._call_soon = call_soon
@@ -151,6 +152,7 @@ class Inflater:
         error = self._error
         if error is None and self._inside:
             error = Incomplete("the gzip response ends in the middle")
+            self._tell_invalid(error)
         body = self._body
         self.stop()
         body.on_discard = None
@@ -159,7 +161,14 @@ class Inflater:
         else:
             body.finish(self._trailers)
 
+    def _tell_invalid(self, error: HostcallError) -> None:
+        told, self.on_invalid = self.on_invalid, None
+        if told is not None:
+            told(error)
+
     def _break(self, error: HostcallError) -> None:
+        if not isinstance(error, LimitExceeded):  # that one is for the guest's account
+            self._tell_invalid(error)
         self.stop()
         self._body.fail(error)
         broken, self.on_broken = self.on_broken, None

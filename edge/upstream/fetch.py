@@ -92,6 +92,9 @@ class Health(Enum):
     UNHEALTHY = 2
 
 
+OnBroken = Callable[[UpstreamFailed], None]
+
+
 @dataclass(slots=True)
 class UpstreamRequest:
     """A request on its way to a backend.  `body` may still be written to; it is sent as it arrives.
@@ -111,6 +114,8 @@ class UpstreamRequest:
     wants_h2: bool = False  # the guest set the version to HTTP/2
     cdn_loop: bytes = b""  # the CDN-Loop value to send; empty for none
     upgrade: bool = False  # a 101 is wanted: the connection becomes two streams of bytes
+    # Told when the body of the response breaks off, which its reader learns as an error.
+    on_broken: OnBroken | None = None
 
 
 @dataclass(slots=True)

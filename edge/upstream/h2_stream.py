@@ -302,7 +302,7 @@ class Stream:
             return
         full = f"{self._frames.name()}: {text}"
         fetch, self.fetch = self.fetch, None
-        self._fail_body(Incomplete(full))
+        self._fail_body(Incomplete(full), cause)
         self._end(code)
         if fetch is not None:
             error = UpstreamFailed(cause, full, h2_error=h2_error, tls_alert=tls_alert)
@@ -323,7 +323,7 @@ class Stream:
         else:
             seconds = backend.between_bytes_timeout
             text = f"{self._frames.name()} sent no byte of a body for {seconds:g} s"
-            self._fail_body(Incomplete(text))
+            self._fail_body(Incomplete(text), Cause.HTTP_RESPONSE_TIMEOUT)
             self._end(CANCEL)
 
     # Inside -----------------------------------------------------------------------------------
@@ -364,9 +364,13 @@ class Stream:
         if count:
             self._frames.give_back(self.number, count)
 
-    def _fail_body(self, error: HostcallError) -> None:
-        sink = self._detach()
+    def _fail_body(
+        self, error: HostcallError, cause: Cause = Cause.HTTP_INCOMPLETE_RESPONSE
+    ) -> None:
+        sink, told = self._detach(), self._request.on_broken
         if sink is not None:
+            if told is not None and not isinstance(error, LimitExceeded):
+                told(UpstreamFailed(cause, str(error)))
             sink.fail(error)
 
     def _detach(self) -> Sink | None:

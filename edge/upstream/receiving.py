@@ -7,6 +7,7 @@ use of the connection for the next one are in `edge.upstream.connection`.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from edge.errors import Failed, HostcallError, LimitExceeded
 from edge.http.addresses import format_address
@@ -19,6 +20,7 @@ from edge.http.upstream_head import UNTIL_CLOSE
 from edge.model.backend import Backend
 from edge.upstream.decompress import Inflater, Sink
 from edge.upstream.dialing import Owner
+from edge.upstream.fetch import Cause, OnBroken, UpstreamFailed
 from edge.upstream.timers import NEVER
 
 
@@ -44,6 +46,7 @@ class Receiving(asyncio.Protocol):
         "_decoder",
         "_keep",
         "_loop",
+        "_on_broken",
         "_owner",
         "_reading",
         "_rest",
@@ -70,6 +73,7 @@ class Receiving(asyncio.Protocol):
         self._sink: Sink | None = None
         self._decoder: LengthDecoder | ChunkedDecoder | CloseDecoder | None = None
         self._rest = b""  # read, but too much work for one turn
+        self._on_broken: OnBroken | None = None  # who asked for it
         self._keep = False  # the connection may be used again after this response
         self._tunnel = False  # bytes without end, both ways: others watch the time
 
@@ -98,6 +102,7 @@ class Receiving(asyncio.Protocol):
         if inflate:
             inflater = Inflater(body, account, self._loop.call_soon)
             inflater.on_broken = self._discarded
+            inflater.on_invalid = partial(_invalid, self._owner, self._on_broken, self._name())
             self._sink = inflater
         self._sink.on_drain = self._read_on
         if data:
@@ -121,7 +126,8 @@ class Receiving(asyncio.Protocol):
                     body.expected -= len(piece)
                 sink.write(piece)
         except Refused as error:
-            self._fail_body(Failed(f"{self._name()} sent {error.reason}"))
+            text = f"{self._name()} sent {error.reason}"
+            self._fail_body(Failed(text), Cause.HTTP_PROTOCOL_ERROR)
             self.abort()
             return
         except LimitExceeded as error:
@@ -151,17 +157,21 @@ class Receiving(asyncio.Protocol):
         if sink is not None:
             sink.finish(decoder.trailers)
 
-    def _fail_body(self, error: HostcallError) -> None:
-        sink = self._detach()
+    def _fail_body(
+        self, error: HostcallError, cause: Cause = Cause.HTTP_INCOMPLETE_RESPONSE
+    ) -> None:
+        told, sink = self._on_broken, self._detach()
         if sink is not None:
             if not isinstance(error, LimitExceeded):  # that one is for the guest's account
                 self._owner.broken()
+                if told is not None:
+                    told(UpstreamFailed(cause, str(error)))
             sink.fail(error)
 
     def _detach(self) -> Sink | None:
         """The body goes on without the connection; where its bytes went, if there was one."""
         sink, body = self._sink, self._body
-        self._sink = self._body = self._decoder = None
+        self._sink = self._body = self._decoder = self._on_broken = None
         self._rest = b""
         if body is None or sink is None:
             return None
@@ -220,3 +230,10 @@ class Receiving(asyncio.Protocol):
         if not self._reading and self._transport is not None and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
+
+
+def _invalid(owner: Owner, told: OnBroken | None, name: str, error: HostcallError) -> None:
+    """The bytes came as announced, and are not what their Content-Encoding says."""
+    owner.broken()
+    if told is not None:
+        told(UpstreamFailed(Cause.HTTP_PROTOCOL_ERROR, f"{name}: {error}"))

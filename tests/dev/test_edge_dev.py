@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def test_it_ends_by_the_signal_that_ended_it(tmp_path: Path) -> None:
 
 def test_options_come_in_any_order_as_the_official_cli_gives_them(tmp_path: Path) -> None:
     (tmp_path / "fastly.toml").write_text("manifest_version = 3\nname = 'demo'\n")
-    arguments = ["-v", "-C", tmp_path / "fastly.toml", *ANY_PORT, build("wat/hello")]
+    arguments = ["-v", "-C", str(tmp_path / "fastly.toml"), *ANY_PORT, str(build("wat/hello"))]
     with EdgeDev(tmp_path, arguments) as dev:
         dev.wait_until_listening()
         assert dev.get("/")[0] == 200
@@ -95,7 +96,9 @@ def test_streams_get_their_names_when_asked(tmp_path: Path) -> None:
       (drop (call $wasi.fd_write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 24)))
     """
     extra = '(data (i32.const 32) "a\\1b[2Jb\\n")'  # it tries to clear the screen
-    (tmp_path / "app.wat").write_text(program(line, "wasi.fd_write", extra=extra))
+    # An import of Fastly's makes it no CGI program, whose stdout would be its response.
+    imports = ("wasi.fd_write", "http_resp.new")
+    (tmp_path / "app.wat").write_text(program(line, *imports, extra=extra))
     with serving(tmp_path, "app.wat", "--log-stdout") as dev:
         dev.get("/")
         assert dev.wait_for("stdout ::") == "stdout :: a\\x1b[2Jb"
@@ -207,11 +210,9 @@ def test_unknown_imports_are_refused_or_trap(tmp_path: Path) -> None:
 
 
 def test_a_profile_of_each_request_is_written(tmp_path: Path) -> None:
-    import json
-
     spin = """(local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
       (br_if $l (i32.lt_u (local.get $i) (i32.const 20000000))))"""
-    text = program("(call $spin)", extra=f"(func $spin {spin})")
+    text = program("(call $spin)", "http_resp.new", extra=f"(func $spin {spin})")
     (tmp_path / "app.wat").write_text(text)
     with serving(tmp_path, "app.wat", "--profile=guest,profiles") as dev:
         dev.get("/")
@@ -221,6 +222,13 @@ def test_a_profile_of_each_request_is_written(tmp_path: Path) -> None:
     (thread,) = json.loads(path.read_text())["threads"]
     assert thread["samples"]["length"] >= 3
     assert "spin" in path.read_text()
+
+
+def test_a_directory_for_profiles_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = run_edge_dev(tmp_path, build("wat/hello"), *ANY_PORT, "--profile=guest,file/x")
+    assert ended.returncode == 1
+    assert "--profile: file/x: Not a directory" in ended.stdout
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:

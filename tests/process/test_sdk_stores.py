@@ -114,6 +114,17 @@ def test_a_large_value_comes_back_whole(city: Town) -> None:
     assert city.ask("stores", "/kv/large").body == value
 
 
+def test_a_body_that_streams_into_a_store_gets_there_although_the_guest_does_not_wait(
+    city: Town,
+) -> None:
+    value = bytes(range(256)) * 4096 * 2  # 2 MiB, more than is here when the guest has ended
+    assert put(city, "streamed", value, "?stream").status == 201
+    deadline = time.monotonic() + DEADLINE
+    while (found := city.ask("stores", "/kv/streamed")).status == 404:
+        assert time.monotonic() < deadline, "it never came"
+    assert found.body == value
+
+
 def test_many_writes_and_reads_are_under_way_at_once(city: Town) -> None:
     assert city.ask("stores", "/many").json() == [f"value of many-{i}" for i in range(20)]
 

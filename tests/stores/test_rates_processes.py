@@ -11,19 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edge.errors import ConfigError, LimitExceeded
 from edge.stores.rates_file import choose_directory, discard, prepare
-from edge.stores.rates_lmdb import LmdbRates
+from edge.stores.rates_lmdb import REMOVE, LmdbRates
 
 MIB = 1024 * 1024
 SECONDS = 30  # for what takes milliseconds
 START = """
 import sys, time
 from pathlib import Path
-from edge.stores.rates_lmdb import LmdbRates
+from edge.stores.rates_lmdb import REMOVE, LmdbRates
 rates = LmdbRates(Path(sys.argv[1]), int(sys.argv[2]), lambda: 5000.5)
 rates.start()
 def say(word):
@@ -213,6 +214,26 @@ def test_a_full_file_is_told_and_changes_nothing(path: Path) -> None:
     with pytest.raises(LimitExceeded):
         add_many(rates, 200_000)
     assert rates.statistics().entries - before < 200
+    rates.close()
+
+
+def test_making_room_looks_at_each_service_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = engine(path)
+    for number in range(rates.statistics().capacity):
+        rates.increment(f"service {number % 20}", "rc", f"{number}", 1)
+    looks: list[bytes] = []
+    look = rates._first
+
+    def looking(table: Any, tag: bytes) -> tuple[int, bytes] | None:
+        looks.append(tag)
+        return look(table, tag)
+
+    monkeypatch.setattr(rates, "_first", looking)
+    rates.increment("late", "rc", "ip", 1)
+    assert len(looks) == 20 + REMOVE
+    assert len(set(looks)) == 20
     rates.close()
 
 

@@ -45,14 +45,17 @@ class Served(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
+        events: list[Event] = []
         with suppress(ProtocolError):  # a test may have made the library unhappy on purpose
-            for event in self.h2.receive_data(data):
-                self.events.append(event)
-                if isinstance(event, RequestReceived):
-                    self.requests.append(event.stream_id)
-                if isinstance(event, DataReceived):
-                    held = self.bodies.get(event.stream_id, b"")
-                    self.bodies[event.stream_id] = held + event.data
+            events = self.h2.receive_data(data)
+        for event in events:
+            self.events.append(event)
+            if isinstance(event, RequestReceived):
+                self.requests.append(event.stream_id)
+            if isinstance(event, DataReceived):
+                held = self.bodies.get(event.stream_id, b"")
+                self.bodies[event.stream_id] = held + event.data
+            with suppress(ProtocolError):  # its stream may have been reset in the meantime
                 self.script(self, event)
         self.flush()
 

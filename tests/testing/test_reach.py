@@ -9,6 +9,7 @@ import pytest
 
 from edge.testing import Cause, Edge, Ending, Fault, Reply, Request
 from tests.support.guests import build
+from tests.support.runtime import program
 
 
 def origin(request: Request) -> Reply:
@@ -74,6 +75,47 @@ def test_stores_have_their_seeds_and_keep_what_a_guest_writes(edge: Edge) -> Non
     assert service.kv("cart", "absent") is None
     assert service.get("/kv/apple").header("x-metadata") == '{"n":1}'
     assert "s3cret" in service.get("/secret/api").text
+
+
+def test_places_devices_and_access_lists_are_those_of_the_test(edge: Edge) -> None:
+    service = edge.service(
+        build("js/stores"),
+        acls={"blocked": [("192.0.2.0/24", "BLOCK")]},
+        geolocation={"198.51.100.7": {"city": "Lund"}},
+        device_detection={"My Phone": {"device": {"name": "mine", "is_mobile": True}}},
+    )
+    assert "BLOCK" in service.get("/acl/192.0.2.9").text
+    assert "Lund" in service.get("/geo/198.51.100.7").text
+    assert "San Francisco" in service.get("/geo/127.0.0.1").text
+    phone = service.get("/device/", headers={"user-agent": "My Phone"})
+    assert phone.json()["mobile"] is True
+
+
+@pytest.mark.parametrize(("key", "valid"), [("right", 1), ("wrong", 0), ("", 0), ("right ,", 0)])
+def test_keys_are_valid_that_the_test_says_are(
+    edge: Edge, tmp_path: Path, key: str, valid: int
+) -> None:
+    # It ends with the answer of both spellings as its exit code.
+    body = """
+      (call $must (call $http_req.body_downstream_get (i32.const 0) (i32.const 4)))
+      (call $must (call $http_req.fastly_key_is_valid (i32.const 8)))
+      (call $must (call $http_downstream.fastly_key_is_valid
+        (i32.load (i32.const 0)) (i32.const 12)))
+      (call $wasi.proc_exit (i32.add (i32.load (i32.const 8)) (i32.load (i32.const 12))))
+    """
+    imports = (
+        "http_req.body_downstream_get", "http_req.fastly_key_is_valid",
+        "http_downstream.fastly_key_is_valid", "wasi.proc_exit",
+    )  # fmt: skip
+    module = tmp_path / "app.wat"
+    module.write_text(program(body, *imports))
+    outcome = (
+        edge.service(module, valid_keys=["right"]).get(headers={"fastly-key": key}).wait().outcome
+    )
+    if valid:
+        assert outcome.detail == "the guest left with exit code 2"
+    else:
+        assert outcome.ending is Ending.OK
 
 
 def test_a_fastly_toml_is_served_as_edge_dev_would(edge: Edge, tmp_path: Path) -> None:

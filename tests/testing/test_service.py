@@ -205,3 +205,18 @@ def test_what_a_backend_raises_is_raised_at_the_end() -> None:
     connection.close()
     with pytest.raises(ValueError, match="/x"):
         edge.close()
+
+
+def test_each_request_of_a_reused_sandbox_is_known_by_itself(edge: Edge) -> None:
+    service = edge.service(build("js/reuse"))
+    responses = [service.get(f"/{count}") for count in range(3)]
+    seen = [response.wait() for response in responses]
+    assert [response.json()["served"] for response in responses] == [1, 2, 3]
+    assert [one.target for one in seen] == ["/0", "/1", "/2"]
+    assert all(one.outcome.ending is Ending.OK for one in seen)
+    # The last one, which waits for a further request, has no status yet.
+    assert all(one.hostcalls - len(one.calls) in (0, 1) for one in seen)
+    names = [[call.name for call in one.calls] for one in seen]
+    assert [each.count("wasi_snapshot_preview1.args_get") for each in names] == [1, 0, 0]
+    assert [each.count("fastly_http_resp.send_downstream") for each in names] == [1, 1, 1]
+    service.wait_for_background()

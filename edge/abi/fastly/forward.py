@@ -46,7 +46,7 @@ class Forward:
         try:
             response = request.pending.result()
         except UpstreamFailed as failure:
-            report(self._box, request, failure)
+            report(self._box, request.backend, failure)
             self._refuse(failure)
             return
         head = ResponseHead(response.status, request.edited(response.headers, Target.RESPONSE))

@@ -159,11 +159,11 @@ class _Wake:
             self._changed.set_result(None)
 
 
-def report(box: Sandbox, request: PendingRequest, failure: UpstreamFailed) -> None:
+def report(box: Sandbox, backend: Backend, failure: UpstreamFailed) -> None:
     """Tell the operator."""
     told = box.capabilities.on_failure
     if told is not None:
-        told(box, request.backend, failure)
+        told(box, backend, failure)
 
 
 def finish(
@@ -185,7 +185,7 @@ def finish(
     try:
         response = request.pending.result()
     except UpstreamFailed as failure:
-        report(box, request, failure)
+        report(box, request.backend, failure)
         detail.fail(failure)
         raise error_of(failure) from None
     head = _head(box, request, response)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from enum import IntEnum
+from functools import partial
 from typing import Annotated, Any
 
 from edge.abi.codec import U32, Choice, Handle, Handles, Str
@@ -22,6 +23,7 @@ from edge.abi.fastly.pending import (
     Target,
     finish,
     pending_request,
+    report,
     take_pending,
     until_ready,
 )
@@ -161,6 +163,7 @@ def dispatch(
                 cdn_loop.received(box.downstream.head), box.service.name.encode()
             ),
             upgrade=upgrade,
+            on_broken=partial(report, box, backend),
         )
     except HostcallError:
         head.release(box)

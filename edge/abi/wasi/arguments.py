@@ -9,21 +9,18 @@ from edge.abi.wasi.module import WASI_PREVIEW1 as abi
 from edge.abi.wasi.program import program_of
 
 ARGUMENTS = EMPTY.plus((b"compute-app",))  # the one argument Fastly's SDKs know
-OWN = "arguments"  # in `box.extras`: those of a program that is run and serves nobody
 
 
 @abi.hostcall
 def args_sizes_get(box: Sandbox) -> tuple[U32, U32]:
     """One argument, and the bytes it takes."""
-    arguments = box.extras.get(OWN, ARGUMENTS)
-    return len(arguments.offsets), len(arguments.data)
+    return len(ARGUMENTS.offsets), len(ARGUMENTS.data)
 
 
 @abi.hostcall
 def args_get(box: Sandbox, pointers: U32, buffer: U32) -> None:
     """`compute-app`.  A query string is never turned into arguments (RFC 3875, section 4.4)."""
-    arguments = box.extras.get(OWN, ARGUMENTS)
-    arguments.place(box.memory, pointers, buffer)
+    ARGUMENTS.place(box.memory, pointers, buffer)
 
 
 @abi.hostcall

@@ -23,7 +23,8 @@ async function answer({ request, client }) {
 }
 
 const stores = {
-  // PUT, GET, DELETE of one key; `?mode=`, `?ttl=`, `?metadata=` belong to PUT.
+  // PUT, GET, DELETE of one key; `?mode=`, `?ttl=`, `?metadata=` belong to PUT. With `?stream` the
+  // body goes from the client to the store in the host, and the SDK waits for neither.
   async kv(request, key, query) {
     const cart = new KVStore("cart");
     if (request.method === "PUT") {
@@ -32,7 +33,8 @@ const stores = {
         if (query.has(name)) options[name] = query.get(name);
       }
       if (query.has("ttl")) options.ttl = Number(query.get("ttl"));
-      await cart.put(key, request.body ?? "", options);
+      const value = query.has("stream") ? request.body : await request.arrayBuffer();
+      await cart.put(key, value, options);
       return new Response("", { status: 201 });
     }
     if (request.method === "DELETE") {

@@ -1,0 +1,242 @@
+"""Backends that misbehave on cue, for tests of the whole server: scripts on a thread of their own.
+
+A script plays one accepted connection (`tests.support.backends_h1.Peer`), chosen by the last part
+of the path in the first request's head, which it is given.  `Puppet` is the other end: it tells the
+guest `c/puppet` what to do, and reads what the guest says of each step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tests.support.backends_h1 import Peer
+from tests.support.server import DEADLINE
+
+T = TypeVar("T")
+Script = Callable[[Peer, bytes], Awaitable[None]]  # the peer, the first head
+
+
+class Gate:
+    """Opened by a test, waited for by a script."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._event = asyncio.Event()
+
+    def open(self) -> None:
+        """Let whoever waits go on."""
+        self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> None:
+        """For a script."""
+        await self._event.wait()
+
+
+class Faulty:
+    """Listens on loopback; `on` says what happens to the connections of a path."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty")
+        self._servers: list[asyncio.Server] = []
+        self._playing: set[asyncio.Task[None]] = set()
+        self._scripts: dict[str, Script] = {}
+        self._changed = threading.Condition()
+        self.port = 0
+        self.accepted = 0
+        self.open = 0
+        self.heads: list[bytes] = []  # the first of each connection
+        self.failed: list[BaseException] = []  # what scripts raised
+
+    def on(self, name: str, script: Script) -> None:
+        """Play this for connections whose first target ends with `/name`."""
+        self._scripts[name] = script
+
+    def says(self, name: str, *pieces: bytes, reset: bool = False) -> None:
+        """Answer with these bytes, then close (or reset)."""
+
+        async def script(peer: Peer, head: bytes) -> None:
+            await peer.send(*pieces)
+            if reset:
+                peer.reset()
+
+        self.on(name, script)
+
+    def holds(self, name: str, *pieces: bytes) -> None:
+        """Answer with these bytes, then wait until the other end closes."""
+
+        async def script(peer: Peer, head: bytes) -> None:
+            await peer.send(*pieces)
+            await peer.gone()
+
+        self.on(name, script)
+
+    def gate(self) -> Gate:
+        """For scripts that wait for the test."""
+        return self.call(self._gate())
+
+    def listen(self, context: ssl.SSLContext | None = None) -> int:
+        """Another port, perhaps with TLS."""
+        return self.call(self._listen(context))
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the backends' loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE)
+
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        """Until `condition`, which is looked at whenever a connection has changed."""
+        with self._changed:
+            done = self._changed.wait_for(condition, DEADLINE)
+        assert done, f"{what}: {self.accepted} accepted, {self.open} open"
+
+    def wait_for_end(self) -> None:
+        """Until the other end has let go of every connection."""
+        self.wait_until(lambda: not self.open, "connections were not given up")
+
+    def start(self) -> None:
+        """Listen."""
+        self._thread.start()
+        self.port = self.listen()
+
+    def close(self) -> None:
+        """Nothing is left."""
+        self.call(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(DEADLINE)
+        self._loop.close()
+
+    async def _gate(self) -> Gate:
+        return Gate(self._loop)
+
+    async def _listen(self, context: ssl.SSLContext | None) -> int:
+        server = await asyncio.start_server(
+            self._accepted, "127.0.0.1", 0, backlog=2048, limit=1 << 20, ssl=context
+        )
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def _accepted(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._playing.add(task)
+        self._count(1)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head)
+            found = re.match(rb"\S+ \S*/([a-z0-9-]*)[^ ]* ", head)
+            name = found[1].decode() if found else ""
+            await self._scripts[name](Peer(reader, writer), head)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other end went away, which is its right; or the test is over
+        except Exception as error:
+            self.failed.append(error)
+        finally:
+            self._playing.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self._count(-1)
+
+    def _count(self, step: int) -> None:
+        with self._changed:
+            self.accepted += step > 0
+            self.open += step
+            self._changed.notify_all()
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        playing = tuple(self._playing)
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+
+
+@contextmanager
+def faulty() -> Iterator[Faulty]:
+    """Backends that listen, and are gone afterwards; a script that failed fails the test."""
+    running = Faulty()
+    running.start()
+    try:
+        yield running
+    finally:
+        running.close()
+    assert running.failed == []
+
+
+# The guest ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the guest said of one step."""
+
+    letter: str
+    status: int
+    number: int  # the tag of the error detail, bytes, or an index: by letter
+
+
+class Puppet:
+    """Steps for `c/puppet`; see its source for the letters."""
+
+    def __init__(self) -> None:
+        self._steps = b""
+
+    def do(self, letter: str, first: bytes | str = b"", second: bytes | str = b"") -> Puppet:
+        """One more step."""
+        texts = [text.encode() if isinstance(text, str) else text for text in (first, second)]
+        sizes = b"".join(len(text).to_bytes(2, "big") for text in texts)
+        self._steps += letter.encode() + sizes + b"".join(texts)
+        return self
+
+    def all(self, letters: str) -> Puppet:
+        """Steps without texts."""
+        for letter in letters:
+            self.do(letter)
+        return self
+
+    def asking(self, name: str, backend: str = "origin") -> Puppet:
+        """A new GET request for a script of the backends."""
+        return self.do("q").do("u", f"http://origin.test/{name}").do("b", backend)
+
+    def header(self) -> str:
+        """The value of `x-script`."""
+        return self._steps.hex()
+
+
+def told(text: str) -> list[Told]:
+    """What the guest said, step by step."""
+    found = re.findall(r"(\w)=(\d+):(\d+)", text)
+    return [Told(letter, int(status), int(number)) for letter, status, number in found]
+
+
+def last(text: str, letter: str) -> Told:
+    """What it said of the last step of this letter."""
+    return next(each for each in reversed(told(text)) if each.letter == letter)
+
+
+# What must be as it was ---------------------------------------------------------------------
+
+
+def await_equal(expected: T, look: Callable[[], T], *, seconds: float = DEADLINE) -> None:
+    """Until `look` gives `expected`: each look is a request, whose answer is waited for."""
+    end = time.monotonic() + seconds
+    while (found := look()) != expected:
+        assert time.monotonic() < end, f"{found} never became {expected}"
+
+
+@contextmanager
+def all_of(*managers: Any) -> Iterator[list[Any]]:
+    """Several context managers as one."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(manager) for manager in managers]
