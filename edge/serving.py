@@ -312,7 +312,8 @@ class Serving:
         """Add what was counted since the last time; a worker that is killed loses one beat's."""
         now, before, cells = self._statistics, self._copied, self._cells
         cells.set(Gauge.CONNECTIONS, now.connections_open)
-        cells.set(Gauge.REQUESTS_IN_FLIGHT, self._dispatcher.runtime.live)
+        dispatcher = self._dispatcher
+        cells.set(Gauge.REQUESTS_IN_FLIGHT, dispatcher.runtime.live - len(dispatcher.idle))
         accepted = now.connections_accepted - before.connections_accepted
         if accepted:
             cells.add(Total.CONNECTIONS_ACCEPTED, accepted)
@@ -340,6 +341,10 @@ class Serving:
         cells.add(Total.UPSTREAM_OPENED, now.connections_opened - before.connections_opened)
         cells.add(Total.UPSTREAM_REUSED, now.connections_reused - before.connections_reused)
         self._upstream = now
+        rates = self._rates.statistics()
+        cells.set(Gauge.RATE_ENTRIES, rates.entries)
+        cells.set(Gauge.RATE_CAPACITY, rates.capacity)
+        cells.set(Gauge.RATE_EVICTED, rates.evicted)
 
     def _backend_failed(self, box: Sandbox, backend: Backend, failure: UpstreamFailed) -> None:
         self._dispatcher.reports.backend_failed(

@@ -51,6 +51,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "uvloop": ("edge.cli", "edge.dev.cli", "edge.testing.thread", "edge.worker"),
     "yaml": ("edge.model.yaml_lines",),
     "prometheus_client": ("edge.telemetry",),
+    "lmdb": ("edge.stores",),
+    "maxminddb": ("edge.stores.mmdb",),
+    "h2": ("edge.upstream",),
+    "hpack": ("edge.upstream",),
+    "pytest": ("edge.testing",),
 }
 
 # The language layer is values: it opens nothing, waits for nothing outside the process and starts

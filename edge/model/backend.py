@@ -129,7 +129,8 @@ class Backend:
         float,
         About(
             Kind.DURATION,
-            "From the end of our request head to the first byte of the response.",
+            "From the end of the request to the first byte of the response. While a body is still "
+            "being sent it runs only when the backend takes nothing.",
             "Raise it for slow origins.",
             least=0.001,
             most=3600,

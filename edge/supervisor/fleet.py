@@ -140,16 +140,22 @@ class Fleet:
             await asyncio.sleep(backoff.after(loop.time() - began))
 
     def watch(self) -> None:
-        """Kill every worker that is silent; called ten times a second, and only when on time."""
+        """Kill the worker that is silent for longest; called ten times a second, and when on time.
+
+        Only that one: others may be waiting for a lock that it holds, and go on when it is gone.
+        """
         now_ns, now = time.monotonic_ns(), asyncio.get_running_loop().time()
+        longest, silent = SILENCE_NS, None
         for worker in self._workers.values():
             if worker.phase is Phase.STARTING:
                 if worker.pid and now - worker.started_at > START_SECONDS:
                     worker.kill("start_timeout")
                 continue
             beat = self._cells.worker(worker.slot).get(Gauge.HEARTBEAT_NS)
-            if worker.phase in (Phase.READY, Phase.DRAINING) and now_ns - beat > SILENCE_NS:
-                worker.kill("heartbeat")
+            if worker.phase in (Phase.READY, Phase.DRAINING) and now_ns - beat > longest:
+                longest, silent = now_ns - beat, worker
+        if silent is not None:
+            silent.kill("heartbeat")
 
     def discard(self, world: World) -> None:
         """Forget a world that was built and will not be published."""

@@ -33,7 +33,7 @@ from edge.server.front import Front, HttpLimits
 from edge.server.listener import Listener
 from edge.server.timers import Sweeper
 from edge.settings import CodeLabel, Settings
-from edge.stores.rates_file import choose_directory, prepare
+from edge.stores.rates_file import choose_directory, discard, prepare
 from edge.supervisor.breaker import Breaker
 from edge.supervisor.fleet import Fleet, PublishFailed
 from edge.supervisor.launch import Launch
@@ -98,6 +98,7 @@ class Supervisor:
                 choose_directory(settings.state_dir, settings.storage.rate_bytes),
                 settings.storage.rate_bytes,
             )
+            opened.callback(discard, rates)
             cells = SharedCells.create(workers)
             opened.callback(cells.close)
             sink = start_log(settings.log, log_fd, lock_fd=cells.fd, process="supervisor")

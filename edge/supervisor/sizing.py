@@ -25,7 +25,9 @@ def worker_count(settings: Settings) -> int:
 
 def sizing(settings: Settings, ceilings: Limits, *, workers: int, memory: int) -> Sizing:
     """Shares of one worker; `memory` is what `machine_memory` found."""
-    budget = int(memory * settings.pool.memory_share) // workers
+    # Rate counters have their memory from the start; half of a small machine is for guests anyway.
+    left = max(memory - settings.storage.rate_bytes, memory // 2)
+    budget = int(left * settings.pool.memory_share) // workers
     automatic = max(MIN_SLOTS, min(MAX_AUTO_SLOTS, budget // MEMORY_PER_SLOT))
     return Sizing(
         slots=settings.pool.slots or automatic,

@@ -239,6 +239,18 @@ class EdgeCollector(Collector):
                 )
             ),
         )
+
+        def newest(gauge: Gauge) -> int:
+            return max((worker.get(gauge) for worker in living), default=0)
+
+        yield _family(
+            metrics.RATE_ENTRIES,
+            [
+                (("used",), newest(Gauge.RATE_ENTRIES)),
+                (("limit",), newest(Gauge.RATE_CAPACITY)),
+            ],
+        )
+        yield _family(metrics.RATE_EVICTED, [((), newest(Gauge.RATE_EVICTED))])
         yield _family(metrics.UPSTREAM_OPENED, [((), total(Total.UPSTREAM_OPENED))])
         yield _family(metrics.UPSTREAM_REUSED, [((), total(Total.UPSTREAM_REUSED))])
         yield _family(metrics.CONNECTIONS_ACCEPTED, [((), total(Total.CONNECTIONS_ACCEPTED))])

@@ -126,6 +126,14 @@ KV_OPERATIONS = Metric(
     "Operations on KV stores: refused is the guest's doing, error is ours.",
     ("service", "operation", "result"),
 )  # fmt: skip
+RATE_ENTRIES = Metric(
+    "edge_rate_entries", G, "Rate counters and penalties that are kept (state used), and room for "
+    "them (state limit).", ("state",),
+)  # fmt: skip
+RATE_EVICTED = Metric(
+    "edge_rate_entries_evicted_total", C,
+    "Rate counters and penalties that were dropped while they still counted: the room was full.",
+)  # fmt: skip
 UPSTREAM_CONNECTIONS = Metric(
     "edge_upstream_connections", G, "Connections to backends (state open) and unused ones (idle).",
     ("worker", "state"),

@@ -230,7 +230,7 @@ class Ring:
         _times(add, block + START, block + START_SUM, filter(None, starts))
         _times(add, block + QUEUE, block + QUEUE_SUM, filter(None, queued))
         _times(add, block + CPU, block + CPU_SUM, compress(cpu, memory))
-        started = compress(instantiate, memory)
+        started = filter(None, compress(instantiate, memory))  # not by those served by one again
         _times(add, self._instantiate, self._instantiate + TIME_CELLS, started)
         for peak, count in _kinds(tuple(filter(None, memory))).items():
             # Sizes are whole pages, often a power of two: less one, so that 128 MiB counts as

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +31,7 @@ class PoolLimits:
     """Bounds of the connections of one worker."""
 
     open: int = 4096  # all that are open or being made: from the file descriptors
-    per_service: int = 2048  # of those, one service's
+    per_service: int = 2048  # of those, one service's; never more than three quarters of them
     idle: int = 1024  # the one that has been idle longest goes
     idle_per_group: int = 64
 
@@ -117,7 +117,9 @@ class Pool:
     """All connections of a worker to backends."""
 
     def __init__(self, limits: PoolLimits, deadlines: Deadlines) -> None:
-        self.limits = limits
+        # Where few files may be open, one service must not have all of them either.
+        share = limits.open - limits.open // 4
+        self.limits = replace(limits, per_service=min(limits.per_service, share))
         self.deadlines = deadlines
         self.open = 0
         self.idle: OrderedDict[Link, Group] = OrderedDict()  # longest idle first

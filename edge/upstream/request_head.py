@@ -87,7 +87,10 @@ def encode_request(request: UpstreamRequest, known: int | None) -> Outgoing:
     if backend.override_host is not None:
         host = backend.override_host.encode("ascii", "replace")
     if _host.fullmatch(host) is None:
-        raise _unsound(backend, "the Host field")
+        raise UpstreamFailed(  # part of the request's URI (RFC 9110 section 7.1), and the guest's
+            Cause.HTTP_REQUEST_URI_INVALID,
+            f"a Host field that cannot be sent to backend {backend.name!r}",
+        )
     if cdn_loop:
         parts += (b"cdn-loop: ", cdn_loop, b"\r\n")
         lines += 1

@@ -67,8 +67,14 @@ def peers(backend_port: int) -> dict[str, Peer]:
         Peer("nginx-front", "nginx, no backend, log off", nginx.constant),
         Peer("nginx-pass", "nginx, proxy, log off", nginx.proxy(backend_port, log=False)),
         Peer("nginx-pass-log", "nginx, proxy, log as shipped", log),
-        Peer("edge-kvget", "ours, KV lookup: C", edge("c/kvget", "off", ("kv_stores: [cart]",), _seed)),
-        Peer("edge-fanout", "ours, 3 requests at once: C", edge("c/fanout", "off", origin), BODY * 3),
+        Peer(
+            "edge-kvget",
+            "ours, KV lookup: C",
+            edge("c/kvget", "off", ("kv_stores: [cart]",), _seed),
+        ),
+        Peer(
+            "edge-fanout", "ours, 3 requests at once: C", edge("c/fanout", "off", origin), BODY * 3
+        ),
     )
     return {peer.name: peer for peer in every}
 
@@ -129,7 +135,10 @@ def verdicts(results: Results) -> list[str]:
             lines.append(f"{ours} / {theirs}, CPU: {ratio:.2f} (target {MOST_TIMES_NGINX}: {met})")
     for ours in ("edge-pass", "edge-kvget", "edge-fanout"):
         more = _pairs(
-            results, "edge-front", ours, lambda a, b: b.busy.cpu_per_request - a.busy.cpu_per_request
+            results,
+            "edge-front",
+            ours,
+            lambda a, b: b.busy.cpu_per_request - a.busy.cpu_per_request,
         )
         if more is not None:
             lines.append(f"{ours}, CPU beyond that of edge-front: {more * 1e6:.1f} µs")
@@ -145,7 +154,7 @@ def _pairs(
     return statistics.median(map(figure, results[first], results[second]))
 
 
-def _met(met: bool) -> str:  # noqa: FBT001  a word for it
+def _met(met: bool) -> str:
     return "met" if met else "NOT met"
 
 

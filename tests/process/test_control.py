@@ -62,6 +62,7 @@ TO_WORKER: list[ToWorker] = [
         slot=1, workers=2, blocks=9, cells_fd=5, log_fd=1,
         listeners=(Inherited(6, "[::1]:80", proxy_protocol=True),),
         sizing=Sizing(10, 1 << 30, 1 << 27, 1000), settings=Settings(),
+        rates=Path("/dev/shm/r"), own_addresses=("127.0.0.1:8090",),
     ),
     Prepare(SNAPSHOT, {"shop": Artifact(Path("/a.code"), "cd" * 32, 12, INFO)}),
     Commit(7),

@@ -123,9 +123,7 @@ class Faulty:
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
-    async def _accepted(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._playing.add(task)

@@ -60,9 +60,11 @@ const cases = {
     return fetch(at("/gzip"), { backend, fastly: { decompressGzip: true } });
   },
 
-  // What the backend said, and which head it was said with.
+  // What the backend said, and where it is, which is told only of what no cache may answer.
   async "/facts"(request, backend) {
-    const response = await fetch(at("/a?x=1"), { backend, headers: { "x-mine": "yes" } });
+    const cacheOverride = new CacheOverride("pass");
+    const headers = { "x-mine": "yes" };
+    const response = await fetch(at("/a?x=1"), { backend, headers, cacheOverride });
     return Response.json({
       status: response.status,
       type: response.headers.get("content-type"),

@@ -32,7 +32,8 @@ fn pass(request: Request) -> Response {
     })
 }
 
-/// Two requests at once, answered in the order in which their answers came.
+/// Two requests at once, told in the order in which their answers came; the backend is told of each
+/// before the next is waited for.
 fn select() -> Result<Response, Error> {
     let mut pending = ["slow", "fast"]
         .map(|name| Request::get(format!("http://origin.test/{name}")).with_pass(true))
@@ -42,7 +43,12 @@ fn select() -> Result<Response, Error> {
     let mut came = Vec::new();
     while !pending.is_empty() {
         let (answer, rest) = request::select(pending);
-        came.push(answer?.take_body_str());
+        let name = answer?.take_body_str();
+        Request::post("http://origin.test/came")
+            .with_pass(true)
+            .with_body(name.clone())
+            .send("origin")?;
+        came.push(name);
         pending = rest;
     }
     Ok(Response::from_body(came.join(" ")))
@@ -73,7 +79,7 @@ fn stream() -> Result<(), Error> {
     Ok(out.finish()?)
 }
 
-/// PUT with `x-mode` and `x-metadata`, GET, DELETE, and a list of the keys that begin with this one.
+/// PUT with `x-mode` and `x-metadata`, GET, DELETE; `?list` gives the keys that begin with this one.
 fn kv(mut request: Request, key: &str) -> Result<Response, Error> {
     let Some(store) = KVStore::open("cart")? else {
         return Ok(Response::from_status(500).with_body("no such store"));
@@ -91,9 +97,12 @@ fn kv(mut request: Request, key: &str) -> Result<Response, Error> {
             insert.execute(key, request.take_body()).map(|()| Response::from_status(201))
         }
         "DELETE" => store.delete(key).map(|()| Response::from_status(204)),
-        "LIST" => store.build_list().prefix(key).limit(10).execute().map(|page| {
-            Response::from_body(page.into_keys().join(" "))
-        }),
+        _ if request.get_query_str() == Some("list") => store
+            .build_list()
+            .prefix(key)
+            .limit(10)
+            .execute()
+            .map(|page| Response::from_body(page.into_keys().join(" "))),
         _ => store.lookup(key).map(|mut found| {
             let metadata = found.metadata().unwrap_or_default();
             let generation = found.current_generation().to_string();
