@@ -187,13 +187,14 @@ class Pool:
                 f"backend {backend.name}: all of its {backend.max_connections} connections are "
                 "in use (max_connections)",
             )
-        if of_service >= limits.per_service and not self._evict_of(group.service):
-            raise UpstreamFailed(
-                Cause.CONNECTION_LIMIT_REACHED,
-                f"backend {backend.name}: service {group.service} has {of_service} connections "
-                "to backends in one worker, and may have no more",
-            )
-        if self.open >= limits.open:
+        if of_service >= limits.per_service:
+            if not self._evict_of(group.service):
+                raise UpstreamFailed(
+                    Cause.CONNECTION_LIMIT_REACHED,
+                    f"backend {backend.name}: service {group.service} has {of_service} connections "
+                    "to backends in one worker, and may have no more",
+                )
+        elif self.open >= limits.open:  # one that has just gone makes room here as well
             if not self.idle:
                 raise UpstreamFailed(
                     Cause.CONNECTION_LIMIT_REACHED,

@@ -34,7 +34,8 @@ def test_slots_follow_from_memory_and_stop_at_a_thousand() -> None:
     def slots(memory: int, workers: int) -> int:
         return sizing(Settings(), DEFAULT_CEILINGS, workers=workers, memory=memory).slots
 
-    assert slots(2 * GIB, 2) == int(2 * GIB * 0.7) // 2 // (16 << 20)
+    rates = Settings().storage.rate_bytes
+    assert slots(2 * GIB, 2) == int((2 * GIB - rates) * 0.7) // 2 // (16 << 20)
     assert slots(1 << 50, 2) == 1000
     assert slots(1 << 20, 2) == MIN_SLOTS
     set_by_hand = replace(Settings(), pool=Pool(slots=7))

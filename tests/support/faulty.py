@@ -1,24 +1,28 @@
-"""Backends that misbehave on cue, for tests of the whole server: scripts on a thread of their own.
+"""Backends that misbehave on cue, for tests of the whole server, and a guest to ask them.
 
-A script plays one accepted connection (`tests.support.backends_h1.Peer`), chosen by the last part
-of the path in the first request's head, which it is given.  `Puppet` is the other end: it tells the
-guest `c/puppet` what to do, and reads what the guest says of each step.
+A script plays one accepted connection (`tests.support.backends_h1.Peer`) on a thread of the
+backends' own.  It is chosen by what follows the last slash of the first request's target, and given
+that request's head.  `Puppet` tells the guest `c/puppet` what to do; `told` is what it said of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
+import os
 import re
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from tests.support.backends_h1 import Peer
-from tests.support.server import DEADLINE
+from tests.support.guests import build
+from tests.support.server import DEADLINE, Server
 
 T = TypeVar("T")
 Script = Callable[[Peer, bytes], Awaitable[None]]  # the peer, the first head
@@ -57,7 +61,7 @@ class Faulty:
         self.failed: list[BaseException] = []  # what scripts raised
 
     def on(self, name: str, script: Script) -> None:
-        """Play this for connections whose first target ends with `/name`."""
+        """Play this for connections whose first target ends with `/name`; not for any other."""
         self._scripts[name] = script
 
     def says(self, name: str, *pieces: bytes, reset: bool = False) -> None:
@@ -83,9 +87,9 @@ class Faulty:
         """For scripts that wait for the test."""
         return self.call(self._gate())
 
-    def listen(self, context: ssl.SSLContext | None = None) -> int:
-        """Another port, perhaps with TLS."""
-        return self.call(self._listen(context))
+    def listen(self, context: ssl.SSLContext | None = None, *, greeting: bytes = b"") -> int:
+        """Another port, perhaps with TLS; with a `greeting`, that is said and nothing else."""
+        return self.call(self._listen(context, greeting))
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the backends' loop."""
@@ -116,23 +120,29 @@ class Faulty:
     async def _gate(self) -> Gate:
         return Gate(self._loop)
 
-    async def _listen(self, context: ssl.SSLContext | None) -> int:
+    async def _listen(self, context: ssl.SSLContext | None, greeting: bytes = b"") -> int:
+        accepted = partial(self._accepted, greeting)
         server = await asyncio.start_server(
-            self._accepted, "127.0.0.1", 0, backlog=2048, limit=1 << 20, ssl=context
+            accepted, "127.0.0.1", 0, backlog=2048, limit=1 << 20, ssl=context
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accepted(
+        self, greeting: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._playing.add(task)
         self._count(1)
         try:
+            if greeting:
+                writer.write(greeting)
+                await reader.read()
+                return
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head)
-            found = re.match(rb"\S+ \S*/([a-z0-9-]*)[^ ]* ", head)
-            name = found[1].decode() if found else ""
+            name = head.split(b" ", 2)[1].rpartition(b"/")[2].decode()
             await self._scripts[name](Peer(reader, writer), head)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the other end went away, which is its right; or the test is over
@@ -233,8 +243,82 @@ def await_equal(expected: T, look: Callable[[], T], *, seconds: float = DEADLINE
         assert time.monotonic() < end, f"{found} never became {expected}"
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a worker holds for requests; nothing of it may stay."""
+
+    sockets: int
+    upstream: float
+    in_flight: float
+    sandboxes: float
+    host_bytes: float
+    faults: float
+
+
+def held(server: Server) -> Held:
+    """Of the only worker of a server, now."""
+    (pid,) = server.worker_pids()
+    sockets = 0
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):  # closed meanwhile
+            sockets += os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:")
+    return Held(
+        sockets,
+        server.metric("edge_upstream_connections", state="open"),
+        server.metric("edge_worker_requests_in_flight"),
+        server.metric("edge_sandboxes"),
+        server.metric("edge_guest_host_bytes"),
+        server.metric("edge_faults_total"),
+    )
+
+
 @contextmanager
-def all_of(*managers: Any) -> Iterator[list[Any]]:
-    """Several context managers as one."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(manager) for manager in managers]
+def leaving_nothing(server: Server) -> Iterator[None]:
+    """Whatever happens inside, the worker comes to hold what it held before, and no fault."""
+    before = held(server)
+    assert not before.faults
+    yield
+    await_equal(before, lambda: held(server))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client got; `broken`: why it has not the whole of it."""
+
+    status: int
+    body: bytes
+    broken: Exception | None = None
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+def ask(
+    server: Server, puppet: Puppet, *, method: str = "GET", body: bytes | None = None
+) -> Answer:
+    """One request to the guest on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+    fields = {"host": "edge.test", "x-script": puppet.header(), "connection": "close"}
+    try:
+        with suppress(ConnectionError):  # answered before all of the body was sent
+            connection.request(method, "/", body, fields)
+        response = connection.getresponse()
+        try:
+            return Answer(response.status, response.read())
+        except http.client.IncompleteRead as error:
+            return Answer(response.status, error.partial, error)
+        except OSError as error:
+            return Answer(response.status, b"", error)
+    finally:
+        connection.close()
+
+
+def puppet_service(backends: Mapping[str, str], limits: str = "{cpu: 2s, wall: 20s}") -> str:
+    """The service of a configuration that serves the puppet; its backends as flow mappings."""
+    lines = "".join(f"      {name}: {{{settings}}}\n" for name, settings in backends.items())
+    return (
+        f"  puppet:\n    module: {build('c/puppet')}\n"
+        f'    routes: [{{host: "edge.test"}}]\n    limits: {limits}\n    backends:\n{lines}'
+    )

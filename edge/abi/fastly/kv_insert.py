@@ -1,12 +1,11 @@
-"""An insertion under way: a body is gathered as it arrives, then given to the store.  No hostcalls.
+"""An insertion under way: a body is gathered, then given to the store.  No hostcalls.
 
-What is here already is taken in the guest's own time, a piece a turn; what arrives later is taken
-when it does, without a task.
+Gathering is the guest's own time, a piece a turn, and `insert` returns when it is done: SDKs let
+programs end without waiting for an insertion, and what still arrives ends with its sandbox.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from edge.abi.codec import MAX_MOVE
@@ -66,12 +65,11 @@ class PendingInsert(Waitable):
             self._watchers.remove(callback)
 
     def abandon(self) -> None:
-        """A body that has come to its end is stored nevertheless; any other is not."""
+        """What has been gathered to its end is stored nevertheless; anything else is not."""
         self._watchers.clear()
         if self.operation is not None:
             self.operation.abandon()
             return
-        self._body.unwatch(self._go_on)
         self._stop(discards=not self._borrowed)
         self.operation = KvOperation[int]()
         self.operation.abandon()
@@ -82,7 +80,7 @@ class PendingInsert(Waitable):
         return self.operation.result()
 
     def gather(self) -> bool:
-        """Take what is here, at most 256 KiB; False when more is."""
+        """Take what is here, at most 256 KiB; True when that was all there will be."""
         body, taken = self._body, 0
         try:
             for _ in range(_CHUNKS):
@@ -96,8 +94,7 @@ class PendingInsert(Waitable):
                     self._insert()
                     return True
                 else:
-                    body.watch(self._go_on)
-                    return True
+                    return False
         except HostcallError as error:  # the sender broke off, too many bytes, an empty account
             self._stop(discards=True)
             self._settled(KvOperation[int]().fail(error))
@@ -105,19 +102,19 @@ class PendingInsert(Waitable):
         return False
 
     async def gather_on(self) -> PendingInsert:
-        """Take the rest of what is here, in turns that are the guest's.  Gives itself."""
+        """Take the rest, as it arrives.  Gives itself."""
         try:
-            await Pause()
-            while not self.gather():
-                await Pause()
+            while True:
+                if self._body.is_readable:
+                    await Pause()
+                else:
+                    await self._body.wait_readable()
+                if self.gather():
+                    break
         except BaseException:  # it was killed
             self.abandon()
             raise
         return self
-
-    def _go_on(self) -> None:
-        if self.operation is None and not self.gather():
-            asyncio.get_running_loop().call_soon(self._go_on)
 
     def _keep(self, data: bytes) -> None:
         check_size(self._held + len(data), self._store.value_limit)

@@ -133,7 +133,7 @@ def _found(
 def insert(
     box: Sandbox, store: Store, key: Str, body: U32, options: InsertOptions, config: U32
 ) -> NewInsert | Coroutine[Any, None, PendingInsert]:
-    """Start to store a body, which is consumed, once it has come to its end."""
+    """Take a body to its end, which may still arrive, and start to store it."""
     value = normal_body(box, body)
     item = PendingInsert(box, store, key, value, _read_insert_config(box.memory, options, config))
     del box.items[body]  # which is room for the new handle

@@ -97,7 +97,7 @@ async def insert(box: Sandbox, store: Store, key: Str, body: U32) -> None:
 def insert_async(
     box: Sandbox, store: Store, key: Str, body: U32
 ) -> NewInsert | Coroutine[Any, None, PendingInsert]:
-    """Start to store a body, which is consumed."""
+    """Take a body to its end, which may still arrive, and start to store it."""
     item = PendingInsert(box, store, key, normal_body(box, body), _OVERWRITE)
     del box.items[body]  # which is room for the new handle
     return item if item.gather() else item.gather_on()
