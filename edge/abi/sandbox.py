@@ -161,15 +161,19 @@ class Sandbox:
         self.account.peak = self.account.held
         self.account.exceeded = False
 
-    def close(self) -> None:
-        """The guest is gone: nothing may reach its memory, nobody holds bytes for it."""
+    def close(self, *, well: bool = False) -> None:
+        """The guest is gone: nothing may reach its memory, nobody holds bytes for it.
+
+        `well`: it ended by itself, so that what it sent for its effect alone may still be sent.
+        """
+        give_up = "leave" if well else "abandon"
         self.memory.close()
         if self.items:
             for item in self.items.values():
                 if type(item) is Body:
                     if item is not self.downstream.body:  # the connection's own, it reads on
                         item.discard()
-                elif (abandon := getattr(item, "abandon", None)) is not None:
+                elif (abandon := getattr(item, give_up, None)) is not None:
                     abandon()
             self.items.clear()
         if self.held:

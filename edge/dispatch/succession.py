@@ -168,7 +168,7 @@ class Succession:
             self.visit.guest_ended(guest, outcome)
         else:
             flush(guest.box)
-            guest.box.close()
+            guest.box.close(well=outcome is OK)
             self.dispatcher.release(self.deployed)
             self.dispatcher.reports.ended(
                 self.deployed.name,

@@ -152,7 +152,7 @@ class Visit:
             # We may have failed between taking the response and sending it: without this, a
             # client waits for the rest for as long as it likes.
             exchange.abort()
-        box.close()
+        box.close(well=outcome.ending is Ending.OK)
         if exchange.over_output and outcome.ending is Ending.OK:
             outcome = self._output_outcome()  # found out while we handed its response over
         self.outcome = outcome

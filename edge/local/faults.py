@@ -40,6 +40,9 @@ class FaultyUpstream:
         self._faults = faults
         self._dice = dice
 
+    def leave(self, pending: Pending) -> None:
+        self._upstream.leave(pending)
+
     def send(self, request: UpstreamRequest) -> Pending:
         backend = request.backend
         fault = None if backend.dynamic else self._faults.get(backend.name)

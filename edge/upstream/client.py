@@ -15,11 +15,12 @@ from typing import Protocol
 
 from edge.model.backend import Backend, MockHealth
 from edge.upstream.dialing import Dialer, LinkFactory
-from edge.upstream.fetch import Cause, Health, UpstreamFailed, UpstreamRequest
+from edge.upstream.fetch import Cause, Health, Pending, UpstreamFailed, UpstreamRequest
 from edge.upstream.making import MAX_WAITING, Making
 from edge.upstream.pending import Fetch, OnDone
 from edge.upstream.pool import Group, Pool, PoolLimits
 from edge.upstream.timers import Deadlines
+from edge.upstream.unattended import Unattended
 
 _TOLD = {
     MockHealth.UNKNOWN: Health.UNKNOWN,
@@ -65,10 +66,10 @@ class Client:
         now: Callable[[], float] = monotonic,
     ) -> None:
         """`now` in monotonic seconds.  `make_h2` makes links for HTTP/2; without it, none."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._dialer = dialer
         self._make_h2 = make_h2
-        self.deadlines = Deadlines(self._loop, now)
+        self.deadlines = Deadlines(self.loop, now)
         self.now = now
         self.pool = Pool(limits or PoolLimits(), self.deadlines)
         self.health_source: HealthSource | None = None  # it needs a client, so it comes later
@@ -174,7 +175,7 @@ class Client:
         making = Making(self, group, backend, fetch)
         if (backend.grpc or (backend.http2 and backend.url.tls)) and not group.plain:
             group.making = making
-        task = self._loop.create_task(making.run(self._dialer, self._make_h2))
+        task = self.loop.create_task(making.run(self._dialer, self._make_h2))
         making.task = task
         self._tasks.add(task)
         task.add_done_callback(making.ended)
@@ -209,6 +210,11 @@ class ServiceUpstream:
         self._checks = checks
         self._on_done = on_done
         self._known: dict[int, tuple[Backend, Group]] = {}
+        self._unattended = Unattended(client.loop)
+
+    def leave(self, pending: Pending) -> None:
+        """The guest has ended and may have sent it for its effect: it goes on, within bounds."""
+        self._unattended.take(pending)
 
     def send(self, request: UpstreamRequest) -> Fetch:
         """Never raises: whatever is wrong is the pending request's failure."""

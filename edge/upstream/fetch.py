@@ -163,6 +163,10 @@ class Upstream(Protocol):
         """Never raises: whatever is wrong is the pending request's failure."""
         ...
 
+    def leave(self, pending: Pending) -> None:
+        """The guest has ended and may have sent it for its effect: it goes on, within bounds."""
+        ...
+
     def health(self, backend: Backend) -> Health:
         """By its checks or by what its configuration tells; UNKNOWN without either."""
         ...

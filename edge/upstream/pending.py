@@ -49,37 +49,24 @@ class Fetcher(Protocol):
 class Fetch:
     """One request, from `send` to the head of its response or its failure."""
 
-    __slots__ = (
-        "_callbacks",
-        "_done",
-        "_error",
-        "_response",
-        "_taken",
-        "carrier",
-        "group",
-        "on_done",
-        "request",
-        "retried",
-        "started",
-        "whole",
-    )
+    # Not slotted: defaults in the class cost a request nothing.
+    carrier: Carrier | None = None
+    # The whole body, once it has been taken out of `request.body` in one piece: what may be sent
+    # again.  None while there is none or it went out as it came.
+    whole: bytes | None = None
+    retried = False
+    on_done: OnDone | None = None
+    _response: UpstreamResponse | None = None
+    _error: UpstreamFailed | None = None
+    _callbacks: list[Callable[[], None]] | None = None
+    _done = False
+    _taken = False
 
     def __init__(self, request: UpstreamRequest, group: Group | None, started: float) -> None:
         """`started` in monotonic seconds; `group` is None for one that fails at once."""
         self.request = request
         self.group = group
         self.started = started
-        self.carrier: Carrier | None = None
-        # The whole body, once it has been taken out of `request.body` in one piece: what may be
-        # sent again.  None while there is none or it went out as it came.
-        self.whole: bytes | None = None
-        self.retried = False
-        self.on_done: OnDone | None = None
-        self._response: UpstreamResponse | None = None
-        self._error: UpstreamFailed | None = None
-        self._callbacks: list[Callable[[], None]] | None = None
-        self._done = False
-        self._taken = False
 
     # Pending ----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from edge.model.backend import Backend, Origin
 from edge.upstream.fetch import (
     Cause,
     Health,
+    Pending,
     UpstreamFailed,
     UpstreamRequest,
     UpstreamResponse,
@@ -61,6 +62,9 @@ class FakeUpstream:
         self.asked.set()
         self.sent.append(request)
         return self.pending
+
+    def leave(self, pending: Pending) -> None:
+        self.left = pending
 
     def health(self, backend: Backend) -> Health:
         return Health.HEALTHY

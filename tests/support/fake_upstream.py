@@ -14,6 +14,7 @@ from edge.model.limits import Limits
 from edge.upstream.fetch import (
     Cause,
     Health,
+    Pending,
     UpstreamFailed,
     UpstreamRequest,
     UpstreamResponse,
@@ -101,6 +102,7 @@ class FakeUpstream:
         self.ready = ready
         self.sent: list[FakePending] = []
         self.told: dict[str, Health] = {}
+        self.left: list[Pending] = []
 
     def send(self, request: UpstreamRequest) -> FakePending:
         pending = FakePending(request)
@@ -108,6 +110,9 @@ class FakeUpstream:
         if self.ready:
             pending.respond(body=b"from the backend")
         return pending
+
+    def leave(self, pending: Pending) -> None:
+        self.left.append(pending)
 
     def health(self, backend: Backend) -> Health:
         return self.told.get(backend.name, Health.UNKNOWN)

@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -94,6 +94,22 @@ class Faulty:
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the backends' loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE)
+
+    @contextmanager
+    def entered(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """What an asynchronous context manager gives, on the backends' loop."""
+
+        async def enter() -> T:
+            return await manager.__aenter__()
+
+        async def leave() -> None:
+            await manager.__aexit__(None, None, None)
+
+        given = self.call(enter())
+        try:
+            yield given
+        finally:
+            self.call(leave())
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
         """Until `condition`, which is looked at whenever a connection has changed."""
@@ -304,13 +320,13 @@ def ask(
     try:
         with suppress(ConnectionError):  # answered before all of the body was sent
             connection.request(method, "/", body, fields)
-        response = connection.getresponse()
-        try:
-            return Answer(response.status, response.read())
-        except http.client.IncompleteRead as error:
-            return Answer(response.status, error.partial, error)
-        except OSError as error:
-            return Answer(response.status, b"", error)
+        with connection.getresponse() as response:
+            try:
+                return Answer(response.status, response.read())
+            except http.client.IncompleteRead as error:
+                return Answer(response.status, error.partial, error)
+            except OSError as error:
+                return Answer(response.status, b"", error)
     finally:
         connection.close()
 

@@ -18,6 +18,7 @@ from edge.upstream.client import Client
 from edge.upstream.fetch import (
     Cause,
     Health,
+    Pending,
     UpstreamFailed,
     UpstreamRequest,
     UpstreamResponse,
@@ -118,6 +119,9 @@ class FakeUpstream:
         if self.at_once is not None:
             pending.end(self.at_once)
         return pending
+
+    def leave(self, pending: Pending) -> None:
+        raise AssertionError("a check waits for its answer")
 
     def health(self, backend: Backend) -> Health:
         return Health.UNKNOWN

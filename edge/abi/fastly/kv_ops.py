@@ -116,6 +116,16 @@ class PendingLookup(_Pending):
         self.operation = operation
 
 
+class PendingInsert(_Pending):
+    """Its result is the new generation; given up, the value is stored nevertheless."""
+
+    __slots__ = ()
+    operation: KvOperation[int]
+
+    def __init__(self, operation: KvOperation[int]) -> None:
+        self.operation = operation
+
+
 class PendingDelete(_Pending):
     """Its result is whether there was a value."""
 

@@ -11,8 +11,7 @@ from json.encoder import encode_basestring
 from typing import Annotated, Any
 
 from edge.abi.codec import MAX_TEXT, U32, Bits, Handle, Out, Str
-from edge.abi.fastly.http_body import normal_body
-from edge.abi.fastly.kv_insert import PendingInsert
+from edge.abi.fastly.kv_insert import start_insert
 from edge.abi.fastly.kv_ops import (
     KvError,
     Nothing,
@@ -20,6 +19,7 @@ from edge.abi.fastly.kv_ops import (
     OutU32,
     OutU64,
     PendingDelete,
+    PendingInsert,
     PendingList,
     PendingLookup,
     Store,
@@ -40,7 +40,7 @@ from edge.abi.sandbox import Sandbox
 from edge.abi.trampoline import Pause
 from edge.errors import HostcallError, InvalidArgument
 from edge.http.body import Body
-from edge.stores.kv import Insertion, InsertMode, KvFailed
+from edge.stores.kv import Insertion, InsertMode, KvFailed, KvOperation
 from edge.stores.kv_rules import MAX_LIST, MAX_METADATA
 
 abi = HostModule("fastly_kv_store", FASTLY)
@@ -134,10 +134,7 @@ def insert(
     box: Sandbox, store: Store, key: Str, body: U32, options: InsertOptions, config: U32
 ) -> NewInsert | Coroutine[Any, None, PendingInsert]:
     """Take a body to its end, which may still arrive, and start to store it."""
-    value = normal_body(box, body)
-    item = PendingInsert(box, store, key, value, _read_insert_config(box.memory, options, config))
-    del box.items[body]  # which is room for the new handle
-    return item if item.gather() else item.gather_on()
+    return start_insert(box, store, key, body, _read_insert_config(box.memory, options, config))
 
 
 def _read_insert_config(memory: GuestMemory, options: int, config: int) -> Insertion:
@@ -168,7 +165,7 @@ def insert_wait(box: Sandbox, handle: U32, error: OutU32) -> Nothing:
 
     def give() -> None:
         del box.items[handle]
-        _tell(item, error)
+        _tell(item.operation, error)
 
     return when_ready(item, give)
 
@@ -191,9 +188,9 @@ def delete_wait(box: Sandbox, handle: U32, error: OutU32) -> Nothing:
     return when_ready(item, give)
 
 
-def _tell(item: PendingInsert | Any, error: OutNumber) -> None:
+def _tell(operation: KvOperation[Any], error: OutNumber) -> None:
     try:
-        item.result()
+        operation.result()
     except KvFailed as failure:
         error.set(error_of(failure))
     else:

@@ -9,13 +9,13 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, NoReturn
 
 from edge.abi.codec import U32, Handle, Str
-from edge.abi.fastly.http_body import normal_body
-from edge.abi.fastly.kv_insert import PendingInsert
+from edge.abi.fastly.kv_insert import start_insert
 from edge.abi.fastly.kv_ops import (
     Nothing,
     OutNumber,
     OutU32,
     PendingDelete,
+    PendingInsert,
     PendingLookup,
     Store,
     body_of,
@@ -85,10 +85,8 @@ def _give(box: Sandbox, item: PendingLookup, body: OutNumber) -> None:
 @abi.hostcall
 async def insert(box: Sandbox, store: Store, key: Str, body: U32) -> None:
     """Store a body, which is consumed, and wait until that is done."""
-    item = PendingInsert(box, store, key, normal_body(box, body), _OVERWRITE)
-    del box.items[body]
-    if not item.gather():
-        await item.gather_on()
+    started = start_insert(box, store, key, body, _OVERWRITE)
+    item = started if isinstance(started, PendingInsert) else await started
     await until_ready(item)
     _stored(item)
 
@@ -98,9 +96,7 @@ def insert_async(
     box: Sandbox, store: Store, key: Str, body: U32
 ) -> NewInsert | Coroutine[Any, None, PendingInsert]:
     """Take a body to its end, which may still arrive, and start to store it."""
-    item = PendingInsert(box, store, key, normal_body(box, body), _OVERWRITE)
-    del box.items[body]  # which is room for the new handle
-    return item if item.gather() else item.gather_on()
+    return start_insert(box, store, key, body, _OVERWRITE)
 
 
 @abi.may_suspend
@@ -117,7 +113,7 @@ def pending_insert_wait(box: Sandbox, handle: U32) -> Nothing:
 
 def _stored(item: PendingInsert) -> None:
     try:
-        item.result()
+        item.operation.result()
     except KvFailed as failure:
         _fail(failure)
 

@@ -17,7 +17,7 @@ from edge.abi.sandbox import Sandbox
 from edge.errors import BadHandle, LimitExceeded
 from edge.http.message import Headers
 from edge.model.backend import Backend
-from edge.upstream.fetch import Pending, UpstreamFailed, UpstreamResponse
+from edge.upstream.fetch import Pending, Upstream, UpstreamFailed, UpstreamResponse
 
 _VERSIONS = {10: HttpVersion.HTTP_10, 11: HttpVersion.HTTP_11, 20: HttpVersion.H2}
 
@@ -47,12 +47,19 @@ class Edit:
 class PendingRequest(Waitable):
     """What the guest's handle names.  `cost`: bytes charged until the response is taken."""
 
-    __slots__ = ("backend", "cost", "edits", "pending", "tells_address")
+    __slots__ = ("backend", "cost", "edits", "pending", "tells_address", "upstream")
 
     def __init__(
-        self, backend: Backend, pending: Pending, cost: int, *, tells_address: bool
+        self,
+        backend: Backend,
+        upstream: Upstream,
+        pending: Pending,
+        cost: int,
+        *,
+        tells_address: bool,
     ) -> None:
         self.backend = backend
+        self.upstream = upstream
         self.pending = pending
         self.cost = cost
         self.tells_address = tells_address
@@ -70,6 +77,9 @@ class PendingRequest(Waitable):
 
     def abandon(self) -> None:
         self.pending.abandon()
+
+    def leave(self) -> None:
+        self.upstream.leave(self.pending)
 
     def edit(self, box: Sandbox, edit: Edit) -> None:
         """Keep a change for when the response is here.  Raises LimitExceeded."""
@@ -174,7 +184,8 @@ def finish(
     Raises the hostcall error of a failure; LimitExceeded when the guest may hold no more, and then
     the response is gone.
     """
-    request.settle(box)
+    if request.cost:
+        request.settle(box)
     items = box.items
     while len(items) + 2 > items.ceiling:
         try:
@@ -198,7 +209,9 @@ def finish(
 
 
 def _head(box: Sandbox, request: PendingRequest, response: UpstreamResponse) -> GuestResponse:
-    headers = request.edited(response.headers, Target.RESPONSE)
+    headers = response.headers
+    if request.edits:
+        headers = request.edited(headers, Target.RESPONSE)
     head = GuestResponse(headers)
     try:
         head.take(box, headers)

@@ -31,7 +31,11 @@ class Waitable:
         raise NotImplementedError
 
     def abandon(self) -> None:
-        """The guest dropped the handle, or is gone."""
+        """The guest dropped the handle, or has been ended."""
+
+    def leave(self) -> None:
+        """The guest has ended by itself, without having waited for this."""
+        self.abandon()
 
 
 Item = Body | Waitable

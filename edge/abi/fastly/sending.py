@@ -48,32 +48,29 @@ Streams = Annotated[Streaming, Choice(Streaming)]
 Kind = Annotated[Target, Choice(Target)]
 Answered = tuple[U32, U32] | Coroutine[Any, None, tuple[int, int]]
 NOTHING = (INVALID_HANDLE, INVALID_HANDLE)
+_H2 = HttpVersion.H2  # members of an enum are looked up through a descriptor
 
 
-@abi.hostcall
-async def send(box: Sandbox, request: U32, body: U32, backend: Str) -> tuple[U32, U32]:
+@abi.may_suspend
+def send(box: Sandbox, request: U32, body: U32, backend: Str) -> Answered:
     """Send and wait for the response's head.  Both handles are consumed even when it fails.
 
     INVAL: no such backend; HTTPINCOMPLETE, HTTPINVALID, HTTPINVALIDSTATUS, HTTPHEADTOOLARGE: the
     backend broke off or does not speak HTTP; ERROR: it could not be reached, or not in time.
     """
-    return await _send_and_wait(box, request, body, backend, NO_DETAIL)
+    return _send(box, request, body, backend, NO_DETAIL)
 
 
-@abi.hostcall
-async def send_v2(
-    box: Sandbox, request: U32, body: U32, backend: Str, detail: Detail
-) -> tuple[U32, U32]:
+@abi.may_suspend
+def send_v2(box: Sandbox, request: U32, body: U32, backend: Str, detail: Detail) -> Answered:
     """The same; the error detail says why it failed."""
-    return await _send_and_wait(box, request, body, backend, detail)
+    return _send(box, request, body, backend, detail)
 
 
-@abi.hostcall
-async def send_v3(
-    box: Sandbox, request: U32, body: U32, backend: Str, detail: Detail
-) -> tuple[U32, U32]:
+@abi.may_suspend
+def send_v3(box: Sandbox, request: U32, body: U32, backend: Str, detail: Detail) -> Answered:
     """The same past every cache of the host."""
-    return await _send_and_wait(box, request, body, backend, detail)
+    return _send(box, request, body, backend, detail)
 
 
 @abi.hostcall
@@ -94,16 +91,15 @@ def send_async_streaming(box: Sandbox, request: U32, body: U32, backend: Str) ->
     return start(box, request, body, backend, Streaming.YES)
 
 
-async def _send_and_wait(
+def _send(
     box: Sandbox, request: int, body: int, backend: str, detail: ErrorDetail | NoDetail
-) -> tuple[int, int]:
+) -> Answered:
     try:
         sent = start(box, request, body, backend, Streaming.NO)
     except InvalidArgument as error:
         detail.fail(UpstreamFailed(Cause.DESTINATION_NOT_FOUND, str(error)))
         raise
-    await until_ready(sent)
-    return finish(box, sent, detail)
+    return _answer(box, sent, detail)
 
 
 def start(
@@ -149,16 +145,17 @@ def dispatch(
         most = box.limits.subrequests
         if box.subrequests >= most:
             raise LimitExceeded(f"{most} requests to backends", limit="limits.subrequests")
+        method, uri, version, headers = head.for_sending()
         request = UpstreamRequest(
             backend,
-            head.method,
-            head.uri,
-            head.fields(),
+            method,
+            uri,
+            headers,
             body,
             box.account,
             manual_framing=head.manual_framing,
             auto_decompress=bool(head.auto_decompress),
-            wants_h2=head.version >= HttpVersion.H2,
+            wants_h2=version >= _H2,
             cdn_loop=cdn_loop.value_with_us(
                 cdn_loop.received(box.downstream.head), box.service.name.encode()
             ),
@@ -172,6 +169,7 @@ def dispatch(
     override = head.cache_override
     return PendingRequest(
         backend,
+        upstream,
         upstream.send(request),
         head.hand_on(),
         tells_address=override is not None and bool(override.tag & PASS),

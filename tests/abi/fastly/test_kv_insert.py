@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -161,30 +162,33 @@ async def test_a_guest_that_is_killed_while_its_body_is_gathered_holds_nothing()
     assert guest.inner.lookup("k").result() is None
 
 
-def begin_streaming(guest: KvGuest) -> tuple[Body, int]:
-    """A body that is still arriving, and the insertion that waits for it."""
-    body = Body(guest.box.account, live=True)
+def begin_streaming(guest: KvGuest, body: Body | None = None) -> tuple[Body, int]:
+    """A body that is still arriving, and where the handle of its insertion will be.
+
+    The guest is suspended in `insert` from here on.
+    """
+    body = body or Body(guest.box.account, live=True)
+    out = guest.room(4)
     raw = (guest.open_kv(), *guest.put(b"k"), guest.box.insert(body), 0, guest.insert_config())
-    return body, guest.get("kv_store.insert", *raw)
+    assert guest.begin("kv_store.insert", *raw, out) is None
+    return body, out
 
 
 @in_loop
-async def test_a_body_is_stored_when_it_has_come_to_its_end() -> None:
+async def test_a_body_that_still_arrives_is_gathered_while_the_guest_is_suspended() -> None:
     guest = KvGuest()
-    body, pending = begin_streaming(guest)
-    body.write(b"one ")
-    body.write(b"two ")
-    assert guest.get("async_io.is_ready", pending) == 0
+    body, out = begin_streaming(guest)
+    inserting = asyncio.ensure_future(guest.finish())
+    for part in (b"one ", b"two "):
+        body.write(part)
+        await turns()
+    assert not inserting.done()
     assert held_by(guest) == 8, "paid for while it waits"
     assert body.held == 0, "and its sender is not held up"
-    out = guest.room(4)
-    assert guest.begin("kv_store.insert_wait", pending, out) is None
-    waiting = asyncio.ensure_future(guest.finish())
-    await turns()
     body.write(b"three")
     body.finish()
-    assert await waiting == Status.OK
-    assert guest.u32_at(out) == KvError.OK
+    assert await inserting == Status.OK
+    assert guest.kv_error("kv_store.insert_wait", guest.u32_at(out)) == KvError.OK
     found = guest.inner.lookup("k").result()
     assert found is not None
     assert b"".join(found.pieces) == b"one two three"
@@ -192,64 +196,142 @@ async def test_a_body_is_stored_when_it_has_come_to_its_end() -> None:
 
 
 @in_loop
+async def test_what_has_been_gathered_is_stored_though_the_guest_ends_at_once() -> None:
+    guest = KvGuest(held=True)
+    body, _ = begin_streaming(guest)
+    inserting = asyncio.ensure_future(guest.finish())
+    await turns()
+    body.write(b"to the end")
+    body.finish()
+    assert await inserting == Status.OK
+    assert held_by(guest) == 10
+    guest.box.close()
+    assert held_by(guest) == guest.made.account.ledger.held == 0
+    guest.held.release()
+    found = guest.inner.lookup("k").result()
+    assert found is not None
+    assert b"".join(found.pieces) == b"to the end"
+
+
+@in_loop
 async def test_much_that_arrives_at_once_is_taken_in_turns() -> None:
     guest = KvGuest()
-    body, pending = begin_streaming(guest)
+    body, out = begin_streaming(guest)
     body.write(b"v" * (MIB - 5))
-    assert held_by(guest) == MIB - 5
-    assert body.held == MIB - 5 - 256 * 1024, "what one turn takes"
+    inserting = asyncio.ensure_future(guest.finish())
+    left = []
+    while body.held:
+        left.append(body.held)
+        assert held_by(guest) == MIB - 5
+        await turns(1)
+    assert all(before - after <= 256 * 1024 for before, after in pairwise(left)), left
+    assert len(left) >= 4
     body.finish()
-    await turns(8)
-    assert guest.kv_error("kv_store.insert_wait", pending) == KvError.OK
+    assert await inserting == Status.OK
+    assert guest.kv_error("kv_store.insert_wait", guest.u32_at(out)) == KvError.OK
     assert held_by(guest) == 0
 
 
-def test_a_body_that_breaks_off_is_not_stored() -> None:
+@in_loop
+async def test_bytes_that_trickle_in_are_kept_in_few_pieces() -> None:
     guest = KvGuest()
-    body, pending = begin_streaming(guest)
+    body, out = begin_streaming(guest)
+    inserting = asyncio.ensure_future(guest.finish())
+    sent = [number.to_bytes(2) * 40 for number in range(2000)]
+    for part in sent:
+        body.write(part)
+        await turns(1)
+    body.finish()
+    assert await inserting == Status.OK
+    assert guest.kv_error("kv_store.insert_wait", guest.u32_at(out)) == KvError.OK
+    found = guest.inner.lookup("k").result()
+    assert found is not None
+    assert b"".join(found.pieces) == b"".join(sent)
+    assert len(found.pieces) == 2, "128 KiB, and the rest"
+
+
+@in_loop
+async def test_a_body_that_breaks_off_is_not_stored() -> None:
+    guest = KvGuest()
+    body, out = begin_streaming(guest)
     body.write(b"half")
     body.fail(Incomplete("the client has left"))
+    assert await guest.finish() == Status.OK, "the wait tells"
+    pending = guest.u32_at(out)
     assert guest.do("kv_store.insert_wait", pending, 64) == Status.HTTPINCOMPLETE
+    assert guest.do("kv_store.insert_wait", pending, 64) == Status.BADF
     assert guest.inner.lookup("k").result() is None
     assert held_by(guest) == 0
 
 
-def test_a_body_that_arrives_must_be_paid_for() -> None:
+@in_loop
+async def test_a_body_that_arrives_must_be_paid_for() -> None:
     guest = KvGuest(limits=Limits(host_memory=1000))
-    body = Body(live=True)  # somebody else's, as that of a client
-    raw = (guest.open_kv(), *guest.put(b"k"), guest.box.insert(body), 0, guest.insert_config())
-    pending = guest.get("kv_store.insert", *raw)
-    body.write(b"v" * 1001)
-    assert guest.do("kv_store.insert_wait", pending, 64) == Status.LIMITEXCEEDED
+    body, out = begin_streaming(guest, Body(live=True))  # somebody else's, as that of a client
+    inserting = asyncio.ensure_future(guest.finish())
+    body.write(b"v" * 600)
+    await turns()
+    assert held_by(guest) == 600
+    body.write(b"v" * 401)
+    assert await inserting == Status.OK, "the wait tells"
+    assert held_by(guest) == 0
+    assert guest.do("kv_store.insert_wait", guest.u32_at(out), 64) == Status.LIMITEXCEEDED
     body.write(b"more, into nothing")
     assert body.held == held_by(guest) == 0
+    assert guest.inner.lookup("k").result() is None
 
 
-def test_a_body_still_arriving_when_the_guest_ends_is_not_stored() -> None:
+@in_loop
+async def test_a_value_that_becomes_too_large_is_not_awaited_to_its_end() -> None:
+    guest = KvGuest()
+    body, out = begin_streaming(guest, Body(live=True))
+    inserting = asyncio.ensure_future(guest.finish())
+    body.write(b"v" * MIB)
+    await turns(8)
+    assert not inserting.done()
+    body.write(b"v")
+    assert await inserting == Status.OK
+    pending = guest.u32_at(out)
+    assert guest.kv_error("kv_store.insert_wait", pending) == KvError.PAYLOAD_TOO_LARGE
+    assert held_by(guest) == 0
+
+
+@in_loop
+async def test_a_guest_that_is_killed_before_its_body_ends_stores_nothing() -> None:
     guest = KvGuest()
     body, _ = begin_streaming(guest)
+    gathering = asyncio.ensure_future(guest.finish())
     body.write(b"half")
+    await turns()
+    assert held_by(guest) == 4
+    gathering.cancel()
+    await asyncio.wait([gathering])
+    guest.cancel()
     guest.box.close()
     assert not body._watchers
     body.write(b"the other half")
     body.finish()
+    await turns()
     assert guest.inner.lookup("k").result() is None
-    assert held_by(guest) == guest.made.account.ledger.held == 0
+    assert body.held == held_by(guest) == guest.made.account.ledger.held == 0
 
 
-def test_the_clients_own_body_reads_on_when_the_guest_ends() -> None:
+@in_loop
+async def test_the_clients_own_body_reads_on_when_the_guest_is_killed() -> None:
     guest = KvGuest()
     client = guest.client.body
     client.live, client.ended = True, False
     _, body = guest.downstream()
     raw = (guest.open_kv(), *guest.put(b"k"), body, 0, guest.insert_config())
-    guest.get("kv_store.insert", *raw)
+    assert guest.begin("kv_store.insert", *raw, 64) is None
     client.write(b"first ")
+    guest.cancel()
     guest.box.close()
     client.write(b"second")
     client.finish()
-    assert client.read(100) == b"second", "for the connection to take"
+    assert b"".join(iter(lambda: client.read(100), b"")) == b"first second", "by the connection"
     assert guest.inner.lookup("k").result() is None
+    assert held_by(guest) == 0
 
 
 def test_an_insertion_nobody_waits_for_happens() -> None:

@@ -333,3 +333,18 @@ def test_a_client_that_leaves_gives_the_request_up() -> None:
     guest.client.answer.abandon()
     assert guest.last.abandoned
     assert not guest.last.watchers
+
+
+# When the guest ends without having waited ------------------------------------------------------
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_what_a_guest_sent_and_did_not_wait_for_goes_on_if_the_guest_ended_by_itself(
+    well: bool,
+) -> None:
+    guest = SendingGuest()
+    guest.send_async()
+    (pending,) = guest.upstream.sent
+    guest.made.box.close(well=well)
+    assert guest.upstream.left == ([pending] if well else [])
+    assert pending.abandoned is not well
