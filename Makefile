@@ -1,6 +1,7 @@
 # Two commands set everything up: `make run` serves the demo, `make test` passes the tests.
 # They need python3 (3.11 to 3.13) with venv, git and make; all else comes into $(VENV) and the
-# user's cache. `make bench` alone also wants Debian's wrk.
+# user's cache. Besides, `make test` wants Debian's rustc-web, cargo-web and rust-web-src (or
+# EDGE_RUST_BIN, see docs/decisions/017-rust-guests.md), `make bench` its wrk and nginx-light.
 #
 #   PYTHON=python3.12   another interpreter; it gets a virtual environment of its own
 #   ARGS="-k routing"   more arguments for pytest, the benchmark or the server
@@ -42,11 +43,15 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-## make bench    measure this server beside its peers (needs wrk; ARGS="--rounds 1" is quick)
+## make bench    measure this server beside its peers (needs wrk, nginx; ARGS="--rounds 1": quick)
 bench: $(VENV)/.bench
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk" >&2; exit 1; }
+	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || \
+	  { echo "make bench needs nginx: apt-get install nginx-light" >&2; exit 1; }
 	$(BIN)/python -m tests.bench.run $(ARGS)
+	$(BIN)/python -m tests.bench.proxy $(ARGS)
 	$(BIN)/python -m tests.bench.micro --json build/micro.json
+	$(BIN)/python -m tests.bench.micro_proxy
 
 ## make clean    remove the virtual environment and what the tools left behind
 clean:

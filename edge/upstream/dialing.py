@@ -82,6 +82,7 @@ class Link(Protocol):
     """
 
     address: bytes  # set by the client before the first fetch, from `Dialed`
+    deadline: float  # monotonic: when `deadlines` calls `on_due`
     port: int
     pooled: bool  # False at first; the pool's own mark: it is among those that may be chosen
 
@@ -109,6 +110,10 @@ class Link(Protocol):
 
     def abort(self) -> None:
         """Close at once; what it carries fails."""
+        ...
+
+    def on_due(self) -> None:
+        """The deadline has passed."""
         ...
 
 

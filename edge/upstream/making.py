@@ -120,6 +120,9 @@ class Making:
         for link in self._links:
             if link is not used:
                 link.abort()
+                # uvloop does not tell a protocol that it has lost a connection whose making was
+                # cancelled, not even one that it told of having made it.
+                group.deadlines.remove(link)
         self._links = []
         fetches, self.fetches = self.fetches, []
         for fetch in fetches:

@@ -30,12 +30,12 @@ from edge.dispatch import Dispatcher
 from edge.hostmodules import HOST_MODULES
 from edge.http.addresses import TrustedProxies
 from edge.http.request_view import peer_of
+from edge.metering import backend_counter
 from edge.model.backend import Backend
 from edge.model.backend_reader import read_origin
 from edge.model.route import Route
 from edge.model.service import Service, Version
 from edge.model.snapshot import Snapshot
-from edge.metering import backend_counter
 from edge.runtime.driver import Runtime
 from edge.runtime.engine import compiling_engine
 from edge.runtime.rewrite import count_refusals

@@ -50,6 +50,8 @@ from tests.support.reusing import (
 
 HELLO = (GUESTS / "wat" / "hello.wat").read_text()
 WHOLE = replace(DEFAULT_LIMITS, slots=1.0)
+# The least that BURN takes: a cycle for each turn, at 6 GHz. How much more is the load's doing.
+BURN_NS = 2_000_000
 
 
 @pytest.fixture
@@ -145,7 +147,7 @@ def test_cpu_time_is_counted_for_each_request(place: tuple[Town, Path]) -> None:
     fetch(there, "shop")
     (guest,) = there.arena.runtime.lasting
     each = guest.cpu_used / 1e9
-    assert each > 0.002
+    assert each > BURN_NS / 1e9
     with town() as other:
         other.deploy(place[1], "shop", serving(BURN), replace(WHOLE, cpu=3 * each))
         clients = [fetch(other, "shop") for _ in range(6)]
@@ -161,8 +163,9 @@ def test_the_meter_of_the_guest_tells_what_the_sandbox_has_used_in_all(
     (guest,) = there.arena.runtime.lasting
     first = guest.cpu_ns()
     fetch(there, "shop")
-    assert guest.cpu_ns() > 1.5 * first
-    assert guest.cpu_used < guest.cpu_ns()
+    assert guest.cpu_ns() - first > BURN_NS, "the second is added"
+    assert guest.cpu_ns() - guest.cpu_used > BURN_NS, "the first is not of the present request"
+    assert guest.cpu_used > BURN_NS
 
 
 def test_work_between_two_requests_is_charged_to_the_next(place: tuple[Town, Path]) -> None:

@@ -288,6 +288,14 @@ def held(server: Server) -> Held:
     )
 
 
+def failure_line(server: Server, backend: str) -> dict[str, Any]:
+    """The next line of the log about a request to this backend that failed."""
+    while True:
+        line = server.wait_for("backend request failed: ")
+        if line["fields"]["backend"] == backend:
+            return line
+
+
 @contextmanager
 def leaving_nothing(server: Server) -> Iterator[None]:
     """Whatever happens inside, the worker comes to hold what it held before, and no fault."""

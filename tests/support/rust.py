@@ -58,7 +58,6 @@ def build(source: Path, out: Path, work: Path) -> None:
     for name in ("Cargo.toml", "Cargo.lock"):
         shutil.copy(PACKAGE / name, work)
     (work / "src").mkdir()
-    shutil.copy(source, work / "src" / "main.rs")
     folder, cache = _programs(), toolchain.cache_directory()
     # Shared by all guests, since the library and the crates are the greater part of a build.
     crates = cache / f"rust-{hashlib.sha256(version().encode()).hexdigest()[:16]}"
@@ -75,5 +74,9 @@ def build(source: Path, out: Path, work: Path) -> None:
     }
     options = ["--release", "--locked", "--quiet", "--target", TARGET, "--artifact-dir", "out"]
     unstable = ["-Zunstable-options", "-Zbuild-std=std,panic_abort"]
-    toolchain.run([folder / "cargo", "build", *options, *unstable], cwd=work, env=settings)
+    with toolchain.locked(crates.name):
+        # To cargo all guests are one crate that changes: a source that is no younger than the last
+        # build is taken for the one it has built, so it is written after that has ended.
+        shutil.copy(source, work / "src" / "main.rs")
+        toolchain.run([folder / "cargo", "build", *options, *unstable], cwd=work, env=settings)
     shutil.copyfile(work / "out" / "guest.wasm", out)

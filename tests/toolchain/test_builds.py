@@ -147,6 +147,21 @@ def test_rust_that_is_missing_is_an_error_that_says_what_to_install(
         rust.version()
 
 
+def test_rust_guests_that_are_built_at_once_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    def build(word: str) -> bytes:
+        folder = tmp_path / word
+        (folder / "work").mkdir(parents=True)
+        source, out = folder / "guest.rs", folder / "out.wasm"
+        source.write_text(f'fn main() {{ println!("the word is {word}"); }}')
+        rust.build(source, out, folder / "work")
+        return out.read_bytes()
+
+    words = ("larch", "maple")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for word, program in zip(words, pool.map(build, words), strict=True):
+            assert b"the word is " + word.encode() in program
+
+
 def test_the_rust_crates_are_locked_by_hash_and_come_from_one_registry() -> None:
     locked = tomllib.loads((rust.PACKAGE / "Cargo.lock").read_text())["package"]
     wanted = tomllib.loads((rust.PACKAGE / "Cargo.toml").read_text())["dependencies"]

@@ -1,4 +1,4 @@
-"""`fastly_compute_runtime`: what this sandbox has used so far."""
+"""`fastly_compute_runtime`: what this sandbox has used, and the products it does not have."""
 
 from __future__ import annotations
 
@@ -22,3 +22,21 @@ def get_vcpu_ms(box: Sandbox) -> U64:
 def get_heap_mib(box: Sandbox) -> U32:
     """Its memory and what we hold for it, in MiB, rounded up."""
     return -(-(box.meter.memory_bytes() + box.account.held) // _MIB)
+
+
+@abi.hostcall
+def has_domain_inspector(box: Sandbox) -> U32:
+    """0: nobody gathers figures by domain here."""
+    return 0
+
+
+@abi.hostcall
+def has_image_optimizer(box: Sandbox) -> U32:
+    """0: `fastly_image_optimizer` answers UNSUPPORTED, a service sends images as they are."""
+    return 0
+
+
+@abi.hostcall
+def has_origin_inspector(box: Sandbox) -> U32:
+    """0: figures of backends are the operator's, in `/metrics`."""
+    return 0

@@ -55,6 +55,7 @@ class CacheOverride:
     ttl: int  # seconds
     stale_while_revalidate: int  # seconds
     surrogate_key: bytes = b""
+    lookup_timeout: int | None = None  # milliseconds that a lookup may take
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,16 @@ abi = HostModule("fastly_http_req", FASTLY)
 Version = Annotated[HttpVersion, Choice(HttpVersion)]
 Framing = Annotated[FramingMode, Choice(FramingMode)]
 PASS = 0b0001
-OverrideTag = Annotated[int, Bits(known=0b1111)]  # pass, ttl, stale_while_revalidate, pci
+_OVERRIDES = 0b1111  # pass, ttl, stale_while_revalidate, pci
+_LOOKUP_TIMEOUT = 0b10000
+OverrideTag = Annotated[int, Bits(known=_OVERRIDES)]
+OverrideTagV3 = Annotated[int, Bits(known=_OVERRIDES | _LOOKUP_TIMEOUT)]
 Encodings = Annotated[int, Bits(known=0b1)]  # gzip
 # RFC 9110 has no longest method; the SDKs read them into 1,024 bytes.
 Method = Annotated[bytes, Span(limit=1024)]
 Uri = Annotated[bytes, Span()]
-SurrogateKey = Annotated[bytes, Span(limit=16 * 1024)]
+_MAX_SURROGATE_KEY = 16 * 1024
+SurrogateKey = Annotated[bytes, Span(limit=_MAX_SURROGATE_KEY)]
 NewRequest = Annotated[GuestRequest, HandleCodec(GuestRequest)]
 ClosedRequest = Annotated[GuestRequest, HandleCodec(GuestRequest, consumed=True)]
 
@@ -129,6 +133,20 @@ def cache_override_v2_set(
     """The same with a surrogate key to add."""
     override = CacheOverride(tag, ttl, stale_while_revalidate, surrogate_key)
     request.set_cache_override(override)
+
+
+@abi.hostcall
+def cache_override_v3_set(
+    box: Sandbox, request: Request, tag: OverrideTagV3, override: U32
+) -> None:
+    """The same in a struct, with how long a lookup in the cache may take."""
+    ttl, stale, start, length, timeout = box.memory.u32_list(override, 5)
+    if length > _MAX_SURROGATE_KEY:
+        raise InvalidArgument(f"a surrogate key of {length} bytes, {_MAX_SURROGATE_KEY} allowed")
+    key = box.memory.read(start, length)
+    request.set_cache_override(
+        CacheOverride(tag, ttl, stale, key, timeout if tag & _LOOKUP_TIMEOUT else None)
+    )
 
 
 @abi.hostcall

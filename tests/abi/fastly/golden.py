@@ -1,6 +1,7 @@
 """The Fastly ABI as its public description has it: every function's core wasm parameters.
 
-`i` is an i32, `I` an i64; every function returns one i32.  Nothing here is derived from our code.
+`i` is an i32, `I` an i64; every function returns one i32.  Nothing here is derived from our code,
+and little (`BEYOND`) comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ GOLDEN: dict[str, dict[str, str]] = {
         "body_downstream_get": "ii",
         "cache_override_set": "iiii",
         "cache_override_v2_set": "iiiiii",
+        "cache_override_v3_set": "iii",  # see BEYOND
         "downstream_client_ip_addr": "ii",
         "downstream_server_ip_addr": "ii",
         "downstream_client_h2_fingerprint": "iii",
@@ -294,6 +296,9 @@ GOLDEN: dict[str, dict[str, str]] = {
     "fastly_compute_runtime": {
         "get_vcpu_ms": "i",
         "get_heap_mib": "i",
+        "has_domain_inspector": "i",  # see BEYOND
+        "has_image_optimizer": "i",
+        "has_origin_inspector": "i",
     },
     "fastly_shielding": {
         "shield_info": "iiiii",
@@ -305,6 +310,13 @@ GOLDEN: dict[str, dict[str, str]] = {
     "fastly_uap": {
         "parse": "iiiiiiiiiiiiii",
     },
+}
+
+# Not in the public description: typed from the declarations of the Rust crate `fastly-sys` 0.13.2,
+# whose services import them.
+BEYOND = {
+    "fastly_http_req": "cache_override_v3_set",
+    "fastly_compute_runtime": "has_domain_inspector has_image_optimizer has_origin_inspector",
 }
 
 # The older spellings in the module `env`.

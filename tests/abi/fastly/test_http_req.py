@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from struct import pack
+
 import pytest
 
 from edge.abi.fastly.heads import CacheOverride
 from edge.abi.fastly.status import Status
+from edge.model.limits import Limits
 from tests.support.fake_downstream import FakeDownstream
 from tests.support.fastly_guest import INVALID, FastlyGuest
 
@@ -142,6 +145,62 @@ def test_cache_override_framing_and_decompression_are_kept_for_sending() -> None
     assert guest.do("http_req.auto_decompress_response_set", handle, 2) == Status.INVAL
 
 
+def override_v3(
+    guest: FastlyGuest, key: tuple[int, int], *, ttl: int = 60, stale: int = 30, timeout: int = 250
+) -> int:
+    """Address of the struct that `cache_override_v3_set` reads."""
+    return guest.put(pack("<IIIII", ttl, stale, *key, timeout))[0]
+
+
+def test_a_cache_override_in_a_struct_is_kept_with_its_lookup_timeout() -> None:
+    guest = FastlyGuest()
+    handle = guest.get("http_req.new")
+    request = guest.box.items[handle]
+    at = override_v3(guest, guest.put(b"product-7"))
+    assert guest.do("http_req.cache_override_v3_set", handle, 0b10110, at) == Status.OK
+    assert request.cache_override == CacheOverride(0b10110, 60, 30, b"product-7", 250)
+    assert guest.do("http_req.cache_override_v3_set", handle, 0b1111, at) == Status.OK
+    assert request.cache_override == CacheOverride(0b1111, 60, 30, b"product-7", None)
+    unset = guest.put(bytes(20))[0]
+    assert guest.do("http_req.cache_override_v3_set", handle, 0b10000, unset) == Status.OK
+    assert request.cache_override == CacheOverride(0b10000, 0, 0, b"", 0)
+
+
+def test_a_cache_override_in_a_struct_is_charged_and_given_back() -> None:
+    guest = FastlyGuest()
+    handle = guest.get("http_req.new")
+    longest = override_v3(guest, guest.put(b"k" * 16_384))
+    assert guest.do("http_req.cache_override_v3_set", handle, 0, longest) == Status.OK
+    assert guest.made.account.held >= 16_384
+    short = override_v3(guest, guest.put(b"k"))
+    assert guest.do("http_req.cache_override_v3_set", handle, 0, short) == Status.OK
+    assert guest.made.account.held < 100
+    assert guest.do("http_req.close", handle) == Status.OK
+    assert guest.made.account.held == 0
+
+
+def test_a_cache_override_in_a_struct_that_lies_changes_nothing() -> None:
+    guest = FastlyGuest(limits=Limits(host_memory=10_000))
+    handle = guest.get("http_req.new")
+    request = guest.box.items[handle]
+
+    def refused(tag: int, at: int) -> Status:
+        status = guest.do("http_req.cache_override_v3_set", handle, tag, at)
+        assert request.cache_override is None
+        return status
+
+    good = override_v3(guest, guest.put(b"key"))
+    for unknown in (0b100000, 1 << 31):
+        assert refused(unknown, good) == Status.INVAL
+    assert refused(0, guest.size - 19) == Status.INVAL, "the struct ends outside"
+    assert refused(0, 0xFFFF_FFFC) == Status.INVAL
+    assert refused(0, override_v3(guest, (guest.size - 2, 3))) == Status.INVAL, "and so its key"
+    assert refused(0, override_v3(guest, (0xFFFF_FFFF, 0xFFFF_FFFF))) == Status.INVAL
+    assert refused(0, override_v3(guest, (0, 16_385))) == Status.INVAL, "a key that is too long"
+    assert refused(0, override_v3(guest, (0, 16_384))) == Status.LIMITEXCEEDED, "or too dear"
+    assert guest.do("http_req.cache_override_v3_set", handle, 0, good) == Status.OK
+
+
 def test_every_call_that_names_a_request_wants_a_live_one() -> None:
     guest = FastlyGuest()
     for name, rest in {
@@ -155,6 +214,7 @@ def test_every_call_that_names_a_request_wants_a_live_one() -> None:
         "http_req.framing_headers_mode_set": 1,
         "http_req.cache_override_set": 3,
         "http_req.cache_override_v2_set": 5,
+        "http_req.cache_override_v3_set": 2,
         "http_req.auto_decompress_response_set": 1,
     }.items():
         assert guest.do(name, INVALID, *[0] * rest) == Status.BADF, name

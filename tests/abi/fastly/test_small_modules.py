@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from edge.abi.fastly.modules import FASTLY_MODULES
 from edge.abi.fastly.status import Status
 from tests.support.fastly_guest import FastlyGuest
 
@@ -25,6 +28,29 @@ def test_memory_is_rounded_up_and_counts_what_we_hold_for_the_guest() -> None:
     assert guest.get("compute_runtime.get_heap_mib") == 2
     guest.body(b"x")
     assert guest.get("compute_runtime.get_heap_mib") == 3
+
+
+PRODUCTS = ("domain_inspector", "image_optimizer", "origin_inspector")
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_no_product_is_here(product: str) -> None:
+    guest = FastlyGuest()
+    out = guest.put(b"\xab" * 8)[0]
+    assert guest.do(f"compute_runtime.has_{product}", out) == Status.OK
+    assert guest.bytes_at(out, 8) == bytes(4) + b"\xab" * 4
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_whether_a_product_is_here_is_written_inside_the_guest_only(product: str) -> None:
+    guest = FastlyGuest()
+    for outside in (guest.size - 3, guest.size, 0xFFFF_FFFF):
+        assert guest.do(f"compute_runtime.has_{product}", outside) == Status.INVAL
+
+
+def test_the_image_optimizer_is_not_here_as_long_as_it_answers_unsupported() -> None:
+    module = next(m for m in FASTLY_MODULES if m.name == "fastly_image_optimizer")
+    assert all(call.unsupported for call in module.hostcalls.values())
 
 
 def parse(guest: FastlyGuest, agent: bytes, room: int) -> tuple[Status, list[int], list[bytes]]:
