@@ -167,7 +167,7 @@ class ServiceUnderTest:
         """A GET; see `request`."""
         return self.request("GET", target, **options)
 
-    def post(self, target: str, body: bytes | str, **options: Any) -> Response:
+    def post(self, target: str, body: bytes | str | Iterator[bytes], **options: Any) -> Response:
         """A POST; see `request`."""
         return self.request("POST", target, body=body, **options)
 

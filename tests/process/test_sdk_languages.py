@@ -148,6 +148,12 @@ def test_rust_streams_to_the_client_while_it_reads(city: Town, upstream: Origin)
         connection.close()
 
 
+def test_rust_says_to_a_cache_that_is_not_there_what_it_likes(city: Town, upstream: Origin) -> None:
+    upstream.on("/cached", says(b"fresh"))
+    assert [city.ask("rust", "/cached").text for _ in range(2)] == ["fresh", "fresh"]
+    assert city.ask("rust", "/products").text == "[false, false, false]"
+
+
 def test_rust_keeps_and_finds_values(city: Town) -> None:
     def put(key: str, body: bytes, **fields: str) -> int:
         return city.ask("rust", f"/kv/{key}", method="PUT", body=body, **fields).status

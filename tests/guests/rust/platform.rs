@@ -1,10 +1,11 @@
 // The official Rust crate: backends, the stores and streaming, one case for each path.
 // Wants a backend `origin`, a KV store `cart`, a config store `flags` and a secret store `keys`.
 use std::io::Write;
+use std::time::Duration;
 
-use fastly::http::request;
+use fastly::http::{HeaderValue, request};
 use fastly::kv_store::{InsertMode, KVStoreError};
-use fastly::{ConfigStore, Error, KVStore, Request, Response, SecretStore};
+use fastly::{ConfigStore, Error, KVStore, Request, Response, SecretStore, compute_runtime};
 
 fn main() -> Result<(), Error> {
     fastly::init();
@@ -14,6 +15,8 @@ fn main() -> Result<(), Error> {
         "/select" => select()?,
         "/upload" => upload(request)?,
         "/stream" => return stream(),
+        "/cached" => cached()?,
+        "/products" => products()?,
         "/config" => config(request),
         "/secret" => secret(request)?,
         _ if path.starts_with("/kv/") => kv(request, &path[4..])?,
@@ -77,6 +80,25 @@ fn stream() -> Result<(), Error> {
         out.flush()?;
     }
     Ok(out.finish()?)
+}
+
+/// A request that says all there is to say to a cache.
+fn cached() -> Result<Response, Error> {
+    let answer = Request::get("http://origin.test/cached")
+        .with_ttl(60)
+        .with_stale_while_revalidate(30)
+        .with_pci(true)
+        .with_surrogate_key(HeaderValue::from_static("product-7"))
+        .with_lookup_timeout(Duration::from_millis(250))
+        .send("origin")?;
+    Ok(answer)
+}
+
+/// What the platform says to have besides.
+fn products() -> Result<Response, Error> {
+    let found = compute_runtime::products().map_err(|status| Error::msg(status.code))?;
+    let all = [found.domain_inspector, found.image_optimizer, found.origin_inspector];
+    Ok(Response::from_body(format!("{all:?}")))
 }
 
 /// PUT with `x-mode` and `x-metadata`, GET, DELETE; `?list` gives the keys that begin with this one.

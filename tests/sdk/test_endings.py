@@ -1,0 +1,87 @@
+"""How requests end that do not end well: what the client gets, and what is known afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.testing import Edge, Ending
+from tests.support.guests import build
+
+pytestmark = pytest.mark.toolchain
+MIB = 1 << 20
+
+
+def test_javascript_that_never_ends_meets_the_cpu_limit(edge: Edge) -> None:
+    service = edge.service(build("js/reuse"), limits={"cpu": 0.1})
+    response = service.get("/spin")
+    assert (response.status, response.header("x-edge-outcome")) == (503, "cpu_limit")
+    seen = response.wait()
+    assert seen.outcome.ending is Ending.CPU_LIMIT
+    assert seen.outcome.setting == "services.app.limits.cpu"
+    assert "100" in seen.outcome.limit
+    assert seen.cpu_ns >= 0.1e9
+    assert service.get("/").status == 200, "the next sandbox is a new one"
+
+
+def test_javascript_that_hoards_is_out_of_memory_and_not_the_server(edge: Edge) -> None:
+    service = edge.service(build("js/reuse"), limits={"memory": 24 * MIB})
+    response = service.get("/hoard")
+    assert response.status >= 500
+    seen = response.wait()
+    assert 0 < seen.memory <= 24 * MIB
+    assert service.get("/").json()["served"] >= 1
+
+
+def test_javascript_that_throws_is_a_500_and_says_so_in_its_log(edge: Edge) -> None:
+    response = edge.service(build("js/reuse")).get("/throw")
+    assert response.status == 500
+    assert any("thrown on purpose" in line for line in response.log())
+
+
+def test_a_panic_in_rust_is_a_trap_with_its_message_and_a_backtrace(edge: Edge) -> None:
+    service = edge.service(build("rust/reuse"))
+    response = service.get("/crash")
+    assert (response.status, response.header("x-edge-outcome")) == (500, "trap")
+    seen = response.wait()
+    assert seen.outcome.ending is Ending.TRAP
+    assert "unreachable" in seen.outcome.detail
+    assert seen.backtrace
+    assert any("panicked on purpose" in line for line in response.log("stderr"))
+
+
+def test_an_exit_code_of_rust_is_known(edge: Edge) -> None:
+    response = edge.service(build("rust/reuse")).get("/leave")
+    assert (response.status, response.header("x-edge-outcome")) == (500, "guest_error")
+    outcome = response.wait().outcome
+    assert outcome.ending is Ending.GUEST_ERROR
+    assert "3" in outcome.value + outcome.detail
+
+
+def test_a_crash_takes_a_reused_sandbox_along_and_no_other_request(edge: Edge) -> None:
+    service = edge.service(build("js/reuse"), limits={"cpu": 0.2})
+    first, second = service.get("/1").json(), service.get("/2").json()
+    assert (first["served"], second["served"]) == (1, 2)
+    assert first["name"] == second["name"]
+    spun = service.get("/spin")
+    assert (spun.status, spun.wait().outcome.ending) == (503, Ending.CPU_LIMIT)
+    after = service.get("/3").json()
+    assert after["served"] == 1
+    assert after["name"] != first["name"]
+    service.wait_for_background()
+    endings = [seen.outcome.ending for seen in service.finished]
+    assert endings.count(Ending.CPU_LIMIT) == 1
+    assert endings.count(Ending.OK) == 3
+
+
+def test_a_service_that_waits_too_long_meets_the_wall_limit(edge: Edge, tmp_path: Path) -> None:
+    """It waits for a backend that never answers; the limit is shorter than any timeout of it."""
+    over = edge.backend(lambda request: "")
+    service = edge.service(build("js/hints"), backends={"origin": over.url}, limits={"wall": 0.02})
+    response = service.get("/timers")  # the last of them is due after 30 ms
+    assert (response.status, response.header("x-edge-outcome")) == (503, "wall_limit")
+    seen = response.wait()
+    assert seen.outcome.ending is Ending.WALL_LIMIT
+    assert seen.outcome.setting == "services.app.limits.wall"
+    assert seen.cpu_ns < seen.wall_ns
