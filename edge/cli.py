@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Final
 
 import edge
+from edge import preflight
 from edge.errors import ConfigError, Problem
 from edge.model.parse import Config, parse_config
 from edge.model.yaml_lines import MAX_DOCUMENT_BYTES
 
 EXIT_OK: Final = 0
 EXIT_CONFIG: Final = 2
-MAX_SECRET_BYTES: Final = 1024 * 1024
+MAX_FILE_BYTES: Final = 32 * 1024 * 1024  # 200,000 entries of an access list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(options.config)
         if options.check_config:
+            for problem in preflight.absent_programs(config):
+                # Not an error: the others are served, and a start must not fail for it.
+                print(f"{options.config}: {problem}; it would be refused", file=sys.stderr)
             return EXIT_OK
         return _serve(config, options.config)
     except ConfigError as error:
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load(path: Path) -> Config:
-    """Read and parse a configuration file.  Raises ConfigError with every problem."""
+    """Read, parse and try a configuration file.  Raises ConfigError with every problem."""
     path = path.absolute()
     try:
         text = _read(path, MAX_DOCUMENT_BYTES + 1).decode()
@@ -56,9 +61,11 @@ def load(path: Path) -> Config:
         raise ConfigError(Problem("", f"cannot be read: {error.strerror}")) from error
     except UnicodeDecodeError as error:
         raise ConfigError(Problem("", f"not UTF-8 at byte {error.start}")) from error
-    return parse_config(
-        text, source=str(path), base=path.parent, env=os.environ, read_file=_read_secret
+    config = parse_config(
+        text, source=str(path), base=path.parent, env=os.environ, read_file=_read_named
     )
+    preflight.check(config)
+    return config
 
 
 def _serve(config: Config, path: Path) -> int:
@@ -71,8 +78,12 @@ def _serve(config: Config, path: Path) -> int:
         return runner.run(Supervisor(config, lambda: load(path)).run())
 
 
-def _read_secret(path: Path) -> bytes:
-    return _read(path, MAX_SECRET_BYTES)
+def _read_named(path: Path) -> bytes:
+    """What the document names: a secret, a certificate, an access list.  Raises OSError."""
+    data = _read(path, MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data
 
 
 def _read(path: Path, limit: int) -> bytes:

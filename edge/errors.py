@@ -26,7 +26,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line else ""
-        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
+        path = self.path if self.path.isprintable() else repr(self.path)[1:-1]
+        return f"{where}{path}: {self.message}" if path else f"{where}{self.message}"
 
 
 class ConfigError(EdgeError):

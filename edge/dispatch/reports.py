@@ -56,6 +56,7 @@ class Reports:
 
     def refused(self, service: str, version: str, request: str, setting: str, count: int) -> None:
         """Report a limit that the guest was told of and lived through."""
+        of_service = setting.startswith("limits.")  # `storage` is the whole server's
         left_out = self._admit(service, setting)
         if left_out is not None:
             log.warning(
@@ -66,7 +67,7 @@ class Reports:
                     "version": version,
                     "request": request,
                     "refusals": count,
-                    "setting": f"services.{service}.{setting}",
+                    "setting": f"services.{service}.{setting}" if of_service else setting,
                     "left_out": left_out,
                 },
             )

@@ -40,6 +40,8 @@ _SOFT_LIMITS = {
     "limits.head": SoftLimit.HEAD,
     "limits.subrequests": SoftLimit.SUBREQUESTS,
     "limits.log_bytes": SoftLimit.LOG_BYTES,
+    "storage.kv_store_bytes": SoftLimit.KV_STORE,
+    "storage.kv_value_bytes": SoftLimit.KV_VALUE,
 }
 
 

@@ -32,9 +32,10 @@ def read_egress_rule(text: str) -> EgressRule:
     bare = what.removeprefix("[").removesuffix("]")
     try:
         return EgressRule(network=names.read_network(bare), port=port)
-    except ValueError:
+    except ValueError as error:
         if "/" in bare:
-            raise
+            form = "a rule is a host or a network, perhaps with :port, without scheme and path"
+            raise ValueError(f"{error}; {form}") from None
     return EgressRule(host=names.read_host(what), port=port)
 
 
@@ -50,8 +51,7 @@ class PlatformReader(Reader):
         super().__init__(base, special)
 
     def _egress(self, node: Node, path: str) -> tuple[EgressRule, ...]:
-        each = node.items if isinstance(node, Items) else (node,)
-        return tuple(parsed(one, read_egress_rule) for one in each)
+        return self.each(node, path, read_egress_rule)
 
     def _records(self, node: Node, path: str) -> dict[str, str]:
         """Records as JSON text by key; the keys of `addresses` are addresses."""
@@ -99,12 +99,14 @@ def read_acl(entries: list[tuple[str, str]]) -> tuple[AclEntry, ...]:
     """Pairs of network and action.  Raises ValueError naming the first that is wrong."""
     if len(entries) > MAX_ACL_ENTRIES:
         raise ValueError(f"has {len(entries)} entries; {MAX_ACL_ENTRIES} are the most")
-    found = []
-    for prefix, action in entries:
-        if len(action) > MAX_ACTION:
-            raise ValueError(f"the action of {prefix} has more than {MAX_ACTION} characters")
-        found.append(AclEntry(names.read_network(prefix), action))
-    return tuple(found)
+    return tuple(read_acl_entry(prefix, action) for prefix, action in entries)
+
+
+def read_acl_entry(prefix: str, action: str) -> AclEntry:
+    """Raises ValueError."""
+    if len(action) > MAX_ACTION:
+        raise ValueError(f"the action of {prefix} has more than {MAX_ACTION} characters")
+    return AclEntry(names.read_network(prefix), action)
 
 
 def acl_from_json(data: bytes) -> tuple[AclEntry, ...]:

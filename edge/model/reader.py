@@ -58,7 +58,7 @@ class Reader:
             child = entries.entries.get(item.name)
             where = join(path, item.name)
             if child is None:
-                if item.required:
+                if item.required and (isinstance(node, Entries) or _is_null(node)):
                     self.problem(where, "is missing", entries.line)
                 continue
             try:
@@ -71,7 +71,7 @@ class Reader:
         """The mapping a node must be; anything else is noted and read as empty."""
         if isinstance(node, Entries):
             return node
-        if not (isinstance(node, Scalar) and node.null):
+        if not _is_null(node):
             self.problem(path, "must be a mapping of keys to values", node.line)
         return Entries({}, {}, node.line)
 
@@ -100,9 +100,9 @@ class Reader:
             case Kind.CHOICE:
                 return parsed(node, partial(_choice, item.type))
             case Kind.NAMES:
-                return tuple(parsed(one, names.read_name) for one in _list(node))
+                return self.each(node, path, names.read_name)
             case Kind.HOSTS:
-                return tuple(parsed(one, names.read_one_host) for one in _list(node))
+                return self.each(node, path, names.read_one_host)
             case Kind.PATH:
                 return parsed(node, self.path)
             case Kind.ADDRESS:
@@ -110,13 +110,24 @@ class Reader:
             case Kind.LISTENERS:
                 return self._listeners(node, path)
             case Kind.NETWORKS:
-                return tuple(parsed(one, names.read_network) for one in _list(node))
+                return self.each(node, path, names.read_network)
             case Kind.TEXT:
                 return parsed(node, names.read_word)
             case Kind.TEXT_MAP:
                 return self.text_map(node, path, names.read_variable)
             case _:
                 raise AssertionError(f"no reader for {about.kind}")
+
+    def each(self, node: Node, path: str, read: Callable[[str], T]) -> tuple[T, ...]:
+        """One value or a list of them; each bad one is noted by itself."""
+        found: list[T] = []
+        for position, one in enumerate(_list(node)):
+            try:
+                found.append(parsed(one, read))
+            except ValueError as error:
+                where = join(path, position) if isinstance(node, Items) else path
+                self.problem(where, str(error), one.line)
+        return tuple(found)
 
     def path(self, text: str) -> Path:
         """A path, relative to the document's directory."""
@@ -190,6 +201,10 @@ def parsed(node: Node, read: Callable[[str], T]) -> T:
         if node.text != node.shown:
             raise ValueError(f"{node.shown} does not give a valid value") from None
         raise
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.null
 
 
 def _list(node: Node) -> tuple[Node, ...]:

@@ -16,7 +16,7 @@ from edge.model.backend import Backend
 from edge.model.backend_reader import BackendReader, Trust
 from edge.model.documented import documented
 from edge.model.limits import Limits, above_ceiling
-from edge.model.platform_reader import acl_from_json, read_acl
+from edge.model.platform_reader import acl_from_json, read_acl_entry
 from edge.model.reader import Reader, parsed, text_of
 from edge.model.route import Route, find_conflicts
 from edge.model.secret import Secret
@@ -27,6 +27,8 @@ from edge.settings import Kind
 
 # What the Fastly secret store takes as one value, and far above any key or token.
 MAX_SECRET_BYTES = 64 * 1024
+# Of certificates or of a key: a distribution's whole bundle, about 220 KB, with one's own added.
+MAX_PEM_BYTES = 256 * 1024
 
 ReadFile = Callable[[Path], bytes]
 
@@ -182,7 +184,7 @@ class ServiceReader(Reader):
         return stores
 
     def _backends(self, node: Node, path: str) -> dict[str, Backend]:
-        trust = Trust(self._material, dynamic=not self._around.trusted)
+        trust = Trust(self._pem, dynamic=not self._around.trusted)
         reader = BackendReader(self.base, trust)
         found = reader.backends(node, path)
         self.problems += reader.problems
@@ -190,7 +192,7 @@ class ServiceReader(Reader):
 
     def _kv_stores(self, node: Node, path: str) -> dict[str, str]:
         if isinstance(node, Items):
-            return {parsed(one, names.read_name): "" for one in node.items}
+            return dict.fromkeys(self.each(node, path, names.read_name), "")
         return {
             name: "" if isinstance(child, Scalar) and child.null else parsed(child, names.read_name)
             for name, child in self._named(node, path)
@@ -211,15 +213,19 @@ class ServiceReader(Reader):
             return acl_from_json(parsed(node.entries["file"], self._from_file))
         if not isinstance(node, Items):
             raise ValueError("must be a list of {prefix: NETWORK, action: TEXT} or {file: PATH}")
-        pairs = []
+        found = []
         for position, one in enumerate(node.items):
             where = join(path, position)
             entries = self.entries(one, where)
             self.check_keys(entries, ("prefix", "action"), where)
-            if not {"prefix", "action"} <= entries.entries.keys():
-                raise ValueError(f"entry {position} needs both prefix and action")
-            pairs.append((text_of(entries.entries["prefix"]), text_of(entries.entries["action"])))
-        return read_acl(pairs)
+            try:
+                if not {"prefix", "action"} <= entries.entries.keys():
+                    raise ValueError("needs both prefix and action")
+                prefix, action = (text_of(entries.entries[key]) for key in ("prefix", "action"))
+                found.append(read_acl_entry(prefix, action))
+            except ValueError as error:
+                self.problem(where, str(error), one.line)
+        return tuple(found)
 
     def _named(self, node: Node, path: str) -> list[tuple[str, Node]]:
         """The entries whose keys can be names; the others are noted."""
@@ -232,9 +238,12 @@ class ServiceReader(Reader):
         return found
 
     def _secret(self, node: Node) -> Secret:
-        return Secret(self._material(node))
+        return Secret(self._material(node, MAX_SECRET_BYTES))
 
-    def _material(self, node: Node) -> bytes:
+    def _pem(self, node: Node) -> bytes:
+        return self._material(node, MAX_PEM_BYTES)
+
+    def _material(self, node: Node, most: int) -> bytes:
         """What must not be quoted: text, a variable's value, or what a file holds."""
         if isinstance(node, Scalar):
             value = text_of(node).encode("utf-8", "surrogateescape")
@@ -244,8 +253,8 @@ class ServiceReader(Reader):
             value = parsed(node.entries["file"], self._from_file)
         else:
             raise ValueError("must be text, {env: NAME} or {file: PATH}")
-        if len(value) > MAX_SECRET_BYTES:
-            raise ValueError(f"is larger than {write_bytes(MAX_SECRET_BYTES)}")
+        if len(value) > most:
+            raise ValueError(f"is larger than {write_bytes(most)}")
         return value
 
     def _from_environment(self, name: str) -> bytes:

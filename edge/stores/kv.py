@@ -33,9 +33,10 @@ class KvCause(Enum):
 class KvFailed(Failed):
     """An operation on a store that came to nothing."""
 
-    def __init__(self, cause: KvCause, message: str) -> None:
+    def __init__(self, cause: KvCause, message: str, *, setting: str = "") -> None:
         super().__init__(message)
         self.cause = cause
+        self.setting = setting  # that allows more, for the operator
 
 
 class InsertMode(Enum):

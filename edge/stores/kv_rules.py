@@ -116,6 +116,7 @@ def check_size(size: int, limit: int) -> int:
         raise KvFailed(
             KvCause.PAYLOAD_TOO_LARGE,
             f"a value of {size} bytes; storage.kv_value_bytes allows {limit}",
+            setting="storage.kv_value_bytes",
         )
     return size
 
@@ -133,6 +134,7 @@ def store_full(limit: int) -> KvFailed:
     return KvFailed(
         KvCause.PAYLOAD_TOO_LARGE,
         f"the store would hold more than storage.kv_store_bytes allows ({limit})",
+        setting="storage.kv_store_bytes",
     )
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
+import os
 import signal
 import socket
 import sys
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Final
 
 import edge
@@ -94,6 +97,7 @@ class Supervisor:
             opened.callback(sockets.close)
             admin = self._open_admin(opened)
             log_fd = open_log(settings.log)
+            opened.callback(os.close, _claim(settings.state_dir))
             rates = prepare(
                 choose_directory(settings.state_dir, settings.storage.rate_bytes),
                 settings.storage.rate_bytes,
@@ -363,6 +367,22 @@ def _open_cache(settings: Settings, slots: int, config: Config) -> tuple[Artifac
     cache = ArtifactCache(settings.state_dir, fingerprint=found)
     cache.start()
     return cache, found
+
+
+def _claim(state_dir: Path) -> int:
+    """A descriptor that keeps other servers out: two would take each other's rate counters away.
+
+    The kernel lets go of it with this process, however that ends.  Raises ConfigError.
+    """
+    descriptor = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        taken = isinstance(error, BlockingIOError)
+        why = "is in use by another server" if taken else f"cannot be locked: {error.strerror}"
+        raise ConfigError(Problem("state_dir", f"{state_dir} {why}")) from None
+    return descriptor
 
 
 def _check_ceilings(config: Config, fleet: Fleet) -> None:

@@ -180,6 +180,8 @@ class SoftLimit(IntEnum):
     LOG_BYTES = 2
     HOST_BYTES = 3
     HEAD = 4
+    KV_STORE = 5
+    KV_VALUE = 6
 
     @property
     def label(self) -> str:

@@ -76,6 +76,7 @@ class NetworkDialer:
         self, backend: Backend, protocol_factory: ProtocolFactory, progress: _Progress
     ) -> Dialed:
         self.policy.check_name(backend)
+        name = tls.server_name(backend) if backend.url.tls else ""
         found = await self._resolver.resolve(backend)
         addresses = in_order(self.policy.permitted(backend, found), ipv4=backend.prefer_ipv4)
         context = await self._contexts.context(backend) if backend.url.tls else None
@@ -85,7 +86,7 @@ class NetworkDialer:
         if context is not None:
             progress.phase = "TLS"
         try:
-            transport, protocol, alpn = await _start(backend, sock, context, protocol_factory)
+            transport, protocol, alpn = await _start(backend, sock, context, name, protocol_factory)
         except (OSError, EOFError) as error:
             raise failure(backend, where, error) from None
         return Dialed(transport, protocol, address.packed, backend.url.port, alpn)
@@ -240,9 +241,13 @@ async def _start(
     backend: Backend,
     sock: socket.socket,
     context: ssl.SSLContext | None,
+    name: str,
     protocol_factory: ProtocolFactory,
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol, str | None]:
-    """Put a transport on a connected socket, which it owns, and the protocol on that."""
+    """Put a transport on a connected socket, which it owns, and the protocol on that.
+
+    `name` is what SNI says, if anything.
+    """
     loop = asyncio.get_running_loop()
     try:
         if context is None:
@@ -254,7 +259,7 @@ async def _start(
             _Arrival,
             sock=sock,
             ssl=context,
-            server_hostname=tls.server_name(backend),  # empty: none is sent
+            server_hostname=name,
             ssl_handshake_timeout=TLS_HANDSHAKE,
             ssl_shutdown_timeout=TLS_SHUTDOWN,
         )

@@ -53,3 +53,10 @@ def test_a_limit_that_a_guest_lived_through_is_reported(caplog: pytest.LogCaptur
     caplog.set_level(logging.WARNING)
     Reports(lambda: 1.0).refused("a", "1", "", "limits.handles", 3)
     assert vars(caplog.records[0])["setting"] == "services.a.limits.handles"
+
+
+def test_a_limit_of_the_whole_server_is_named_as_its_setting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Reports(lambda: 1.0).refused("a", "1", "", "storage.kv_store_bytes", 1)
+    assert vars(caplog.records[0])["setting"] == "storage.kv_store_bytes"

@@ -183,3 +183,13 @@ def test_an_access_list_is_read_from_the_document_or_from_a_file() -> None:
 def test_a_mistake_in_an_access_list_is_named(acl: str, said: str) -> None:
     (only,) = problems(f"acls: {{b: {acl}}}")
     assert said in only
+
+
+def test_every_bad_entry_of_an_access_list_is_named() -> None:
+    found = problems("acls: {a: [{prefix: 10.0.0.1/8, action: X}, {prefix: x, action: Y}, {}]}")
+    assert [one.partition(":")[0] for one in found] == ["acls.a[0]", "acls.a[1]", "acls.a[2]"]
+
+
+def test_a_backend_that_is_no_mapping_is_one_problem() -> None:
+    (found,) = problems("backends: {a: 'http://x'}")
+    assert "must be a mapping" in found

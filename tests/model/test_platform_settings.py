@@ -102,3 +102,19 @@ def test_all_settings_survive_the_pipe_to_the_workers() -> None:
     )
     assert from_plain(Settings, to_plain(found)) == found
     assert Backend.__dataclass_fields__["dynamic"].default is False
+
+
+def test_every_bad_entry_of_a_list_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings("egress: {allow: ['https://x.example', ok.example, 10.0.0.1/8, 'a:0']}")
+    said = {problem.path: problem.message for problem in caught.value.problems}
+    assert set(said) == {"egress.allow[0]", "egress.allow[2]", "egress.allow[3]"}
+    assert "without scheme" in said["egress.allow[0]"]
+    assert "did you mean 10.0.0.0/8?" in said["egress.allow[2]"]
+
+
+def test_a_path_with_control_characters_cannot_forge_a_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings('geolocation: {addresses: {"a\\nline 1: all is well": {}}}')
+    (problem,) = caught.value.problems
+    assert len(str(problem).splitlines()) == 1

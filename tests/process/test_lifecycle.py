@@ -53,6 +53,43 @@ def test_a_bad_configuration_is_2_with_every_problem_and_nothing_started(tmp_pat
     assert not (tmp_path / "var").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("geolocation: {file: geo.json}", "geolocation: "),
+        ("device_detection: {file: geo.json}", "device_detection: "),
+    ],
+)
+def test_a_data_file_that_cannot_be_read_is_2_before_anything_starts(
+    tmp_path: Path, more: str, said: str
+) -> None:
+    (tmp_path / "geo.json").write_text('{"192.0.2.1": ')
+    (tmp_path / "edge.yaml").write_text(f"{HELLO_ONLY}\n{more}\n")
+    for arguments in (["--check-config"], []):
+        done = command("--config", str(tmp_path / "edge.yaml"), *arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "geo.json" in done.stderr
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_program_that_is_not_there_is_told_by_the_check_and_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "edge.yaml").write_text(config_of(service("gone", tmp_path / "gone.wasm")))
+    done = command("--config", str(tmp_path / "edge.yaml"), "--check-config")
+    assert done.returncode == 0
+    assert "services.gone.module" in done.stderr
+    assert "gone.wasm: No such file or directory" in done.stderr
+
+
+def test_two_servers_do_not_share_a_state_directory(tmp_path: Path) -> None:
+    config = config_of(service("hello", HELLO))
+    with server(tmp_path, config):
+        done = command("--config", str(tmp_path / "edge.yaml"))
+        assert done.returncode == 2
+        assert "state_dir" in done.stderr
+        assert "in use by another server" in done.stderr
+
+
 def test_a_configuration_that_cannot_be_read_is_2(tmp_path: Path) -> None:
     done = command("--config", str(tmp_path / "none.yaml"))
     assert done.returncode == 2

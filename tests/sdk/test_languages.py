@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def running() -> Iterator[Edge]:
         yield edge
 
 
-STORES = {
+STORES: dict[str, Any] = {
     "kv_stores": {"cart": {"item": ("the item", "about it")}},
     "config_stores": {"flags": {"banner": "blue"}},
     "secret_stores": {"keys": {"api": "s3cret"}},

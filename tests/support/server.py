@@ -10,6 +10,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from edge.stores.rates_file import choose_directory
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -179,10 +182,12 @@ class Server:
         return self.process.wait(DEADLINE)
 
     def close(self) -> None:
-        """Whatever happened, nothing is left running."""
+        """Whatever happened, nothing is left running, and no memory taken."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        # What a server that is killed keeps for its next start.
+        shutil.rmtree(choose_directory(self.folder / "var", 0), ignore_errors=True)
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()

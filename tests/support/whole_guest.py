@@ -105,6 +105,7 @@ class WholeGuest(SendingGuest):
         super().__init__(ORIGIN, ready=True, client=client)
         clock = SteppedClock()
         store = MemoryKvEngine(KvLimits(value_bytes=MIB, store_bytes=MIB), clock).open("shop:cart")
+        self.made.account.charge(len(b"value"))  # which the insertion gives back
         store.insert("key", Insertion((b"value",), 5, metadata=b"about it"), self.made.account)
         box = self.box
         box.service = make_service(
@@ -259,7 +260,7 @@ HANDLES: dict[str, Make] = {
     "promise": WholeGuest.promise,
 }
 # Numbers that are addresses of structs.
-POINTERS = {"config", "digest", "override"}
+POINTERS = {"config", "digest", "options", "override"}
 _NUMBERS = {
     "version": 1,
     "status": 201,

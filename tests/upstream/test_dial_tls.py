@@ -12,6 +12,7 @@ import trustme
 
 from edge.model.backend import ClientCertificate, TlsVersion
 from edge.model.secret import Secret
+from edge.settings import Egress, EgressRule
 from edge.upstream.fetch import Cause
 from tests.support.backends import (
     Listening,
@@ -267,3 +268,33 @@ async def test_what_a_server_says_right_after_the_handshake_is_not_lost() -> Non
 async def test_bad_tls_settings_fail_before_anything_is_connected() -> None:
     failure = await refused(url="https://127.0.0.1:9", ciphers="none")
     assert failure.cause is Cause.TLS_CONFIGURATION_ERROR
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@on_uvloop
+async def test_a_server_of_tls_1_3_cannot_choose_another_group_than_p_256(dynamic: bool) -> None:
+    context = server_context("127.0.0.1")
+    context.set_ecdh_curve("secp384r1")
+    egress = Egress(allow=(EgressRule(host="*"),), private_networks=True)
+    async with handshakes(context) as port:
+        settings: dict[str, Any] = {
+            "url": f"https://127.0.0.1:{port}", "verify": False, "dynamic": dynamic,
+        }  # fmt: skip
+        failure = await refused(egress, **settings)
+        assert failure.cause is Cause.TLS_ALERT_RECEIVED
+    async with peer(greet, context=context) as port, dialer(egress) as network:
+        protocol = Listening()
+        settings["url"] = f"https://127.0.0.1:{port}"
+        made = await network.dial(
+            backend(**settings, max_tls=TlsVersion.TLS_1_2), protocol.make, in_time()
+        )
+        made.transport.abort()  # there it is the way out
+
+
+@on_uvloop
+async def test_a_name_that_cannot_be_sent_fails_without_a_connection_and_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failure = await refused(url="https://127.0.0.1:9", verify=False, sni_host="a..b")
+    assert failure.cause is Cause.TLS_CONFIGURATION_ERROR
+    assert not caplog.records

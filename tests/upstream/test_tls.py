@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 import threading
+from pathlib import Path
 
 import pytest
 import trustme
@@ -323,3 +324,87 @@ def test_old_versions_can_be_asked_for_by_name(old: TlsVersion) -> None:
     by_default = tls.build(backend("https://a.example:443", verify=False))
     assert by_default.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert by_default.security_level > 0
+
+
+def of_guest(**settings: object) -> Backend:
+    return backend("https://a.example:443", verify=False, dynamic=True, **settings)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        backend("https://a.example:443", verify=False),
+        backend("https://a.example:443", verify=False, min_tls=TlsVersion.TLS_1_0),
+        of_guest(),
+        of_guest(ciphers="ALL:@SECLEVEL=0"),
+        of_guest(ciphers="DHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"),
+    ],
+)
+def test_no_server_may_choose_how_large_the_integers_of_a_key_exchange_are(made: Backend) -> None:
+    exchanges = {cipher["kea"] for cipher in tls.build(made).get_ciphers()}
+    assert "kx-dhe" not in exchanges
+    assert "kx-ecdhe" in exchanges
+
+
+def test_an_operator_may_ask_for_such_an_exchange_by_name_and_a_guest_may_not() -> None:
+    dhe = "DHE-RSA-AES256-GCM-SHA384"
+    written = backend("https://a.example:443", verify=False, ciphers=dhe)
+    assert dhe in [cipher["name"] for cipher in tls.build(written).get_ciphers()]
+    with pytest.raises((ValueError, ssl.SSLError)):
+        tls.build(of_guest(ciphers=dhe, max_tls=TlsVersion.TLS_1_2))
+
+
+def test_a_server_may_ask_for_another_handshake_only_to_see_an_operators_certificate() -> None:
+    own = client_certificate(identity("one.example"))
+    shown = backend("https://a.example:443", verify=False, client_certificate=own)
+    assert not tls.build(shown).options & ssl.OP_NO_RENEGOTIATION
+    for made in (of_guest(client_certificate=own), of_guest(), backend("https://a.example:443")):
+        assert tls.build(made).options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_a_guests_key_that_is_slow_to_sign_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = client_certificate(identity("one.example"))
+    tls.build(of_guest(client_certificate=own))
+    monkeypatch.setattr(tls, "MAX_SIGNING", 0.0)
+    with pytest.raises(ValueError, match="too long to sign"):
+        tls.build(of_guest(client_certificate=own))
+    tls.build(backend("https://a.example:443", verify=False, client_certificate=own))
+
+
+def test_a_guests_key_is_bounded_in_size() -> None:
+    own = client_certificate(identity("one.example"))
+    large = ClientCertificate(own.certificate, Secret(b"\n" * tls.MAX_GUEST_KEY + own.key.reveal()))
+    with pytest.raises(ValueError, match=r"the key is \d+ bytes"):
+        tls.build(of_guest(client_certificate=large))
+    tls.build(backend("https://a.example:443", verify=False, client_certificate=large))
+
+
+def test_signing_is_timed_and_not_skipped(tmp_path: Path) -> None:
+    leaf = identity("one.example")
+    pem = tmp_path / "identity.pem"
+    pem.write_bytes(leaf.cert_chain_pems[0].bytes() + leaf.private_key_pem.bytes())
+    assert 0.0 < tls.signing_time(str(pem)) < tls.MAX_SIGNING
+
+
+@on_uvloop
+async def test_contexts_that_connections_of_guests_hold_are_bounded_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tls, "MAX_GUEST_CONTEXTS", 0)  # none is kept for its own sake
+    monkeypatch.setattr(tls, "MAX_GUEST_ALIVE", 2)
+    contexts = TlsContexts()
+    held = [await contexts.context(of_guest(ciphers=f"AES128-SHA:x{i}")) for i in range(2)]
+    with pytest.raises(UpstreamFailed, match="2 TLS contexts of guests") as caught:
+        await contexts.context(of_guest())
+    assert caught.value.cause is Cause.CONNECTION_LIMIT_REACHED
+    await contexts.context(backend("https://a.example:443", verify=False))
+    held.pop()
+    await contexts.context(of_guest())
+    contexts.close()
+
+
+@pytest.mark.parametrize("name", ["a..b", ".a.example", "x" * 64 + ".example", "\u00e9.example"])
+def test_what_cannot_be_a_name_is_not_asked_for(name: str) -> None:
+    with pytest.raises(UpstreamFailed) as caught:
+        server_name(backend("https://a.example:443", sni_host=name))
+    assert caught.value.cause is Cause.TLS_CONFIGURATION_ERROR

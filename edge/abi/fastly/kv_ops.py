@@ -41,8 +41,10 @@ class KvError(IntEnum):
 _ERRORS = {cause: KvError[cause.name] for cause in KvCause}
 
 
-def error_of(failure: KvFailed) -> KvError:
-    """What a guest is told of an operation that came to nothing."""
+def error_of(box: Sandbox, failure: KvFailed) -> KvError:
+    """What a guest is told of an operation that came to nothing; a limit, its operator as well."""
+    if failure.setting:
+        box.limits_hit[failure.setting] = box.limits_hit.get(failure.setting, 0) + 1
     return _ERRORS[failure.cause]
 
 

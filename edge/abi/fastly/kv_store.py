@@ -113,7 +113,7 @@ def _found(
         value = item.operation.result()
     except KvFailed as failure:
         del box.items[handle]
-        error.set(error_of(failure))
+        error.set(error_of(box, failure))
         return
     except HostcallError:
         del box.items[handle]
@@ -165,7 +165,7 @@ def insert_wait(box: Sandbox, handle: U32, error: OutU32) -> Nothing:
 
     def give() -> None:
         del box.items[handle]
-        _tell(item.operation, error)
+        _tell(box, item.operation, error)
 
     return when_ready(item, give)
 
@@ -183,16 +183,16 @@ def delete_wait(box: Sandbox, handle: U32, error: OutU32) -> Nothing:
 
     def give() -> None:
         del box.items[handle]
-        _tell(item.operation, error)
+        _tell(box, item.operation, error)
 
     return when_ready(item, give)
 
 
-def _tell(operation: KvOperation[Any], error: OutNumber) -> None:
+def _tell(box: Sandbox, operation: KvOperation[Any], error: OutNumber) -> None:
     try:
         operation.result()
     except KvFailed as failure:
-        error.set(error_of(failure))
+        error.set(error_of(box, failure))
     else:
         error.set(KvError.OK)
 
@@ -236,7 +236,7 @@ async def list_wait(box: Sandbox, handle: U32, body: OutU32, error: OutU32) -> N
         text = await _listed(box, item)
     except KvFailed as failure:
         del box.items[handle]
-        error.set(error_of(failure))
+        error.set(error_of(box, failure))
         return
     except HostcallError:  # the account is spent
         del box.items[handle]

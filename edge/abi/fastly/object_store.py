@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 from edge.abi.codec import U32, Handle, Str
 from edge.abi.fastly.kv_insert import start_insert
 from edge.abi.fastly.kv_ops import (
+    KvError,
     Nothing,
     OutNumber,
     OutU32,
@@ -19,6 +20,7 @@ from edge.abi.fastly.kv_ops import (
     PendingLookup,
     Store,
     body_of,
+    error_of,
     open_store,
     pending,
     start_delete,
@@ -30,7 +32,7 @@ from edge.abi.fastly.status import FASTLY
 from edge.abi.hostcall import HostModule
 from edge.abi.sandbox import Sandbox
 from edge.errors import Failed, InvalidArgument, LimitExceeded, Missing
-from edge.stores.kv import Insertion, KvCause, KvFailed
+from edge.stores.kv import Insertion, KvFailed
 
 abi = HostModule("fastly_object_store", FASTLY)
 
@@ -77,7 +79,7 @@ def _give(box: Sandbox, item: PendingLookup, body: OutNumber) -> None:
     try:
         value = item.operation.result()
     except KvFailed as failure:
-        _fail(failure)
+        _fail(box, failure)
     if value is not None:
         body.set(box.insert(body_of(box, item.operation, value)))
 
@@ -88,7 +90,7 @@ async def insert(box: Sandbox, store: Store, key: Str, body: U32) -> None:
     started = start_insert(box, store, key, body, _OVERWRITE)
     item = started if isinstance(started, PendingInsert) else await started
     await until_ready(item)
-    _stored(item)
+    _stored(box, item)
 
 
 @abi.may_suspend
@@ -106,16 +108,16 @@ def pending_insert_wait(box: Sandbox, handle: U32) -> Nothing:
 
     def give() -> None:
         del box.items[handle]
-        _stored(item)
+        _stored(box, item)
 
     return when_ready(item, give)
 
 
-def _stored(item: PendingInsert) -> None:
+def _stored(box: Sandbox, item: PendingInsert) -> None:
     try:
         item.operation.result()
     except KvFailed as failure:
-        _fail(failure)
+        _fail(box, failure)
 
 
 @abi.hostcall
@@ -134,18 +136,18 @@ def pending_delete_wait(box: Sandbox, handle: U32) -> Nothing:
         try:
             existed = item.operation.result()
         except KvFailed as failure:
-            _fail(failure)
+            _fail(box, failure)
         if not existed:
             raise Missing("there is no value of this key")
 
     return when_ready(item, give)
 
 
-def _fail(failure: KvFailed) -> NoReturn:
-    match failure.cause:
-        case KvCause.INTERNAL_ERROR:
+def _fail(box: Sandbox, failure: KvFailed) -> NoReturn:
+    match error_of(box, failure):
+        case KvError.INTERNAL_ERROR:
             raise Failed(str(failure))
-        case KvCause.TOO_MANY_REQUESTS:
+        case KvError.TOO_MANY_REQUESTS:
             raise LimitExceeded(str(failure))
         case _:
             raise InvalidArgument(str(failure))

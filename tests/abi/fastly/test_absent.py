@@ -137,6 +137,8 @@ def test_what_is_not_there_is_refused(about: str) -> None:
     assert status == REFUSED[about]
     assert not guest.client.responded
     assert len(guest.upstream.sent) - sent in (0, "http_resp" in about)  # which made its response
+    guest.box.close()
+    assert guest.made.account.held == 0, "something is charged for ever"
 
 
 @pytest.mark.parametrize("about", sorted(EMPTY))

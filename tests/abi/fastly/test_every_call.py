@@ -78,6 +78,8 @@ def test_each_single_lie_gets_its_status(call: str) -> None:
         assert status == lie.status, f"{lie.about}: {lie.raw}"
         assert guest.client.responded == answered, lie.about
         assert len(guest.upstream.sent) == sent, lie.about
+        guest.box.close()
+        assert guest.made.account.held == 0, f"{lie.about}: something is charged for ever"
 
 
 @pytest.mark.parametrize("call", [call for call, hostcall in CALLS.items() if hostcall.results])
@@ -158,12 +160,13 @@ Told = Iterator[tuple[tuple[int, ...], Status]]
 def _lies(guest: WholeGuest, argument: Argument) -> Told:
     end = guest.size
     if argument.is_handle and not isinstance(argument.codec, U32List):
-        for handle in (0, INVALID, FAR, _other(guest, argument)):
+        closed = guest.get("http_resp.new")
+        assert guest.do("http_resp.close", closed) == Status.OK
+        for handle in (0, INVALID, FAR, closed, _other(guest, argument)):
             yield (handle,), Status.BADF
         return
     if argument.is_pointer:
-        yield (end - 1,), Status.INVAL
-        yield (FAR,), Status.INVAL
+        yield from (((at,), Status.INVAL) for at in (end - 3, end, FAR))
         return
     match argument.codec:
         case Wrapped(cls=cls, wasm=wasm):
