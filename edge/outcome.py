@@ -20,6 +20,7 @@ class Ending(Enum):
     TABLE_LIMIT = "table_limit"
     OUTPUT_LIMIT = "output_limit"
     BODY_LIMIT = "body_limit"  # the request body was larger than the service takes
+    INCOMPLETE = "incomplete"  # the response broke off: its guest or a backend left it unfinished
     OVERLOAD = "overload"  # no slot within the queueing time
     QUARANTINED = "quarantined"  # this version keeps killing workers
     UNAVAILABLE = "unavailable"  # the service is configured but could not be loaded

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edge.dispatch.deployed import Deployed
     from edge.dispatch.dispatcher import Dispatcher
 
+INCOMPLETE = Outcome(Ending.INCOMPLETE, "the response broke off: its body was left unfinished")
 CLIENT_GONE = Outcome(Ending.CLIENT_GONE, "the client left before its response was complete")
 
 # Refusals that a guest lives through, by the setting named in LimitExceeded.
@@ -279,6 +280,8 @@ class Visit:
             self.succession = None
         if exchange.gone and outcome is OK:
             outcome = CLIENT_GONE
+        elif exchange.broken and outcome is OK:
+            outcome = INCOMPLETE
         wall_ns = now - exchange.started_ns
         start = exchange.response_start_ns
         cpu = memory = calls = instantiate = 0

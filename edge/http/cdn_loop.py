@@ -24,6 +24,7 @@ MOST_BYTES: Final = 4096
 # Up to the next comma, where a quoted string hides one (RFC 9110 section 5.6.4).  Possessive by
 # construction: no byte can be taken by two branches, so a hostile value is read in one pass.
 _ENTRY: Final = re.compile(rb'(?:[^",]|"(?:[^"\\]|\\.)*"?)+', re.DOTALL)
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _SERVICE: Final = re.compile(rb';[ \t]*s[ \t]*=[ \t]*(?:"([^"\\]*)"|([^ \t;"]*))', re.IGNORECASE)
 
 
@@ -65,8 +66,21 @@ def value_with_us(values: Sequence[bytes], service: bytes) -> bytes:
     """
     ours = OURS + b"; s=" + service
     before = b", ".join(value for value in values if value)[-MOST_BYTES:]
+    if b'"' in before and not _is_closed(before):
+        before = before.replace(b'"', b"")  # or our entry would be inside of a string, and no entry
     return before + b", " + ours if before else ours
 
 
 def _size(values: Sequence[bytes]) -> int:
     return sum(map(len, values)) + len(values)
+
+
+def _is_closed(value: bytes) -> bool:
+    """Whether every string in it has an end."""
+    at = 0
+    while (at := value.find(b'"', at)) >= 0:
+        found = _STRING.match(value, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True

@@ -103,8 +103,11 @@ def _read_number(text: str) -> int:
 
 
 def normal(address: IPAddress) -> IPAddress:
-    """One spelling per destination: IPv4-mapped and IPv4-compatible addresses become IPv4."""
-    if isinstance(address, IPv6Address) and not address.scope_id:
+    """One spelling per destination: IPv4-mapped and IPv4-compatible addresses become IPv4.
+
+    A zone means nothing to those.
+    """
+    if isinstance(address, IPv6Address):
         compatible = address in _COMPATIBLE and int(address) > 1
         if compatible or address in _MAPPED:
             return IPv4Address(int(address) & _MASK)
@@ -116,7 +119,7 @@ def special_kind(address: IPAddress) -> str:
 
     An address that leads to another one by translation or in a tunnel is as special as that one.
     """
-    for each in (address, *_embedded(address)):
+    for each in (address, *embedded(address)):
         if why := _kind(each):
             return why if each == address else f"{why}, inside {address}"
     return ""
@@ -135,7 +138,7 @@ def _kind(address: IPAddress) -> str:
     return "" if address in _V6_GLOBAL else "outside of global unicast, RFC 4291"
 
 
-def _embedded(address: IPAddress) -> Iterator[IPv4Address]:
+def embedded(address: IPAddress) -> Iterator[IPv4Address]:
     """Every IPv4 address that packets to `address` may end up at."""
     if isinstance(address, IPv4Address):
         return

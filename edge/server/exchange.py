@@ -70,6 +70,7 @@ class Exchange:
     ended = False  # `on_end` has been or is being called
     gone = False  # the client left before the response was complete
     failed = False  # the response was cut short
+    broken = False  # because its body was left unfinished
     over_output = False  # because it was larger than allowed
     status = 0  # of the final response; 0: none
     response_start_ns = 0  # perf_counter_ns when the final head was written; 0: never
@@ -242,6 +243,11 @@ class Exchange:
             connection.front.statistics.aborted += 1
             connection.abort()
             self._end()
+
+    def break_off(self) -> None:
+        """The body will not come to its end: whoever made it left it unfinished."""
+        self.broken = True
+        self.abort()
 
     # For the host -----------------------------------------------------------------------------
 

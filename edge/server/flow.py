@@ -175,7 +175,7 @@ class ResponseFlow:
             try:
                 data = body.read(CHUNK)
             except HostcallError:
-                self._exchange.abort()  # an unfinished message, and the client must see that
+                self._exchange.break_off()  # an unfinished message, and the client must see that
                 return
             if data:
                 budget -= len(data) + PIECE_COST
@@ -232,7 +232,7 @@ class ResponseFlow:
 
     def _finish(self) -> None:
         if self._mode is Mode.LENGTH and self._remaining:
-            self._exchange.abort()  # less than announced
+            self._exchange.break_off()  # less than announced
             return
         if self._mode is Mode.CHUNKED:
             trailers = encode_trailers(clean_trailers(self._body.trailers))

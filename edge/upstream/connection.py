@@ -40,6 +40,8 @@ from edge.upstream.timers import NEVER
 # again should the connection turn out to have been closed.
 WHOLE_BODY = 16 * 1024
 MAX_HINTS = 8
+# Far above what says every few seconds that it is still at work (102); reading as many takes 2 ms.
+MAX_INTERIM = 256
 # Of the idle time that a server promises (Keep-Alive: timeout=N) this much is relied on: a request
 # must arrive before the promise ends.
 TRUSTED_IDLE = 0.8
@@ -63,6 +65,7 @@ class Http1Connection(Receiving):
         "_free",
         "_hints",
         "_interim_bytes",
+        "_interim_heads",
         "_promised",
         "_scanned",
         "_sender",
@@ -87,7 +90,7 @@ class Http1Connection(Receiving):
         self._scanned = 0  # bytes of it in which its end has been looked for
         self._begun = False  # the time that a head which has begun gets was given
         self._hints: list[tuple[int, Headers]] | None = None
-        self._interim_bytes = 0
+        self._interim_heads = self._interim_bytes = 0
         self._promised: int | None = None  # seconds that the server says it waits for a request
 
     # asyncio.Protocol -------------------------------------------------------------------------
@@ -168,7 +171,7 @@ class Http1Connection(Receiving):
         self._uses += 1
         self._backend = request.backend
         self._hints = None
-        self._interim_bytes = 0
+        self._interim_heads = self._interim_bytes = 0
         self._begun = False
         if request.upgrade:
             known: int | None = 0
@@ -248,7 +251,9 @@ class Http1Connection(Receiving):
             return
         fd = transport.get_extra_info("socket").fileno()
         with suppress(OSError):  # nothing there, or the reset itself
-            while self._fetch is not None or (self._sink is not None and not self._sink.is_full):
+            while self._fetch is not None or (
+                self._sink is not None and not self._sink.is_full and not self._rest
+            ):
                 data = os.read(fd, LAST_WORDS)
                 if not data:
                     return
@@ -263,30 +268,33 @@ class Http1Connection(Receiving):
             data = self._buffer + data
             start, self._buffer = self._scanned, b""
         to_head = fetch.request.method == b"HEAD"
+        begin = 0  # of the next head: cutting off each one before it would copy what follows again
         while True:
             end = data.find(b"\r\n\r\n", start) + 4
             if end < 4:
                 break
             try:
-                raw = read_response(data if end == len(data) else data[:end], to_head=to_head)
+                raw = read_response(
+                    data if not begin and end == len(data) else data[begin:end], to_head=to_head
+                )
             except BadResponse as error:
                 self._refuse(_CAUSES[error.fault], f"it sent {error}")
                 return
-            data = data[end:]
             if raw.status >= 200:
-                self._begin_response(fetch, raw, data)
+                self._begin_response(fetch, raw, data[end:])
                 return
             if raw.status == 101:
-                self._switch(fetch, raw, data)
+                self._switch(fetch, raw, data[end:])
                 return
-            start = 0
-            self._interim_bytes += end
-            if self._interim_bytes > MAX_HEAD:
+            self._interim_heads += 1
+            self._interim_bytes += end - begin
+            if self._interim_bytes > MAX_HEAD or self._interim_heads > MAX_INTERIM:
                 self._refuse(_CAUSES[Fault.TOO_LARGE], "it sent too many interim responses")
                 return
+            start = begin = end
             self._keep_hint(raw)
-        if data:
-            self._keep_partial(data, start)
+        if begin < len(data):
+            self._keep_partial(data[begin:], start - begin)
 
     def _keep_hint(self, raw: RawResponse) -> None:
         if raw.status == 100:

@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
-from edge.http.special_addresses import IPAddress, normal, parse_literal, special_kind
+from edge.http.special_addresses import (
+    IPAddress,
+    embedded,
+    normal,
+    parse_literal,
+    special_kind,
+)
 from edge.model.backend import Backend
 from edge.settings import Egress, EgressRule
 from edge.upstream.fetch import Cause, UpstreamFailed
@@ -77,7 +83,7 @@ class EgressPolicy:
         if not any(_allows(rule, origin.host, origin.port, address) for rule in self._egress.allow):
             message = f"{origin.host} is at {address}, which is not in egress.allow"
             return _refused(backend, message, setting="egress.allow")
-        if self._is_own_listener(address, origin.port):
+        if any(self._is_own_listener(each, origin.port) for each in (address, *embedded(address))):
             message = f"{address} port {origin.port} is this server itself; no setting allows that"
             return _refused(backend, message)
         if not self._egress.private_networks and (why := special_kind(address)):

@@ -102,6 +102,7 @@ class Making:
                 fetch.fail(UpstreamFailed(Cause.CONNECTION_TERMINATED, text))
             return
         while fetches and link.room > 0:
+            self._group.pool.unpool(self._group, link)  # a fetch that could not be sent freed it
             link.carry(fetches.pop(0))
         if link.room > 0:
             self._group.freed(link)

@@ -162,19 +162,23 @@ class Pool:
             if len(group.ready) > limits.idle_per_group and group.ready[0].idle:
                 oldest = group.ready.pop(0)
                 oldest.pooled = False
-                del idle[oldest]
+                idle.pop(oldest, None)  # one that is closing may have become idle without a word
                 oldest.close()
             if len(idle) > limits.idle:
                 self._evict().close()
+
+    def unpool(self, group: Group, link: Link) -> None:
+        """It is to be used by whoever has it already: nobody else may choose or end it."""
+        if link.pooled:
+            link.pooled = False
+            group.ready.remove(link)
+            self.idle.pop(link, None)
 
     def lost(self, group: Group, link: Link) -> None:
         """A connection is gone.  One that was never used by a fetch was never counted here."""
         if self.links.pop(link, None) is None:
             return
-        if link.pooled:
-            link.pooled = False
-            group.ready.remove(link)
-            self.idle.pop(link, None)
+        self.unpool(group, link)
         self.release(group)
 
     def reserve(self, group: Group, backend: Backend) -> None:

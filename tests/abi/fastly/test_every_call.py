@@ -40,6 +40,16 @@ UNREAD = {
     "kv_store.lookup:config": "its struct has one field, which is reserved",
     "kv_store.delete:config": "its struct has one field, which is reserved",
 }
+# call -> where in its struct an address stands, with a length behind it
+INNER = {
+    "http_req.cache_override_v3_set": (8,),
+    "http_req.register_dynamic_backend": (0,),
+    "kv_store.insert": (8,),
+    "kv_store.list": (4, 16),
+    "shielding.backend_for_shield": (0,),
+}
+# Structs of numbers alone.
+NO_INNER = {"http_downstream.next_request"}
 FAR = 0xFFFF_FFFF
 
 
@@ -80,6 +90,30 @@ def test_each_single_lie_gets_its_status(call: str) -> None:
         assert len(guest.upstream.sent) == sent, lie.about
         guest.box.close()
         assert guest.made.account.held == 0, f"{lie.about}: something is charged for ever"
+
+
+@pytest.mark.parametrize(("call", "offset"), [(c, at) for c, each in INNER.items() for at in each])
+def test_a_struct_may_not_point_out_of_memory(call: str, offset: int) -> None:
+    for start, length in ((1 << 20, 1), (FAR, FAR), (64, FAR), (FAR, 1)):
+        guest = WholeGuest()
+        arguments = guest.arguments(CALLS[call])
+        struct = next(argument for argument in arguments if argument.is_pointer)
+        guest.box.memory.write_u32(struct.raw[0] + offset, start)
+        guest.box.memory.write_u32(struct.raw[0] + offset + 4, length)
+        assert guest.make(call, arguments) == Status.INVAL, (start, length)
+        guest.box.close()
+        assert guest.made.account.held == 0
+
+
+def test_every_struct_is_known() -> None:
+    pointing = {
+        call
+        for call, hostcall in CALLS.items()
+        for argument in WholeGuest().arguments(hostcall)
+        if argument.is_pointer and f"{call}:{argument.name}" not in UNREAD
+        if not knows_nothing(hostcall)
+    }
+    assert pointing == INNER.keys() | NO_INNER
 
 
 @pytest.mark.parametrize("call", [call for call, hostcall in CALLS.items() if hostcall.results])
