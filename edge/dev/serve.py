@@ -24,6 +24,7 @@ from edge.settings import Listen
 from edge.upstream.fetch import UpstreamFailed
 
 PROBE_SECONDS: Final = 5.0
+UNKNOWN_IMPORTS: Final = "unknown_imports: trap"  # as a refusal says it
 DRAIN_SECONDS: Final = 2.0
 
 
@@ -130,6 +131,7 @@ async def _reload(order: Serve, server: LocalServer, changes: Changes, console: 
 
 
 def report(console: Console, source: str, error: ConfigError) -> None:
-    """Every problem, with where it is."""
+    """Every problem, with where it is, and with our option in place of the server's setting."""
     for problem in error.problems:
-        console.fail(f"{source}: {problem}" if source else str(problem))
+        text = str(problem).replace(UNKNOWN_IMPORTS, "--unknown-import-behavior trap")
+        console.fail(f"{source}: {text}" if source else text)

@@ -79,7 +79,8 @@ class Reports:
 
         Guests make up names: their backends share a budget, or there would be no end of budgets.
         """
-        who = "backends of guests" if backend.dynamic else f"backend {backend.name}"
+        is_guests = backend.dynamic or backend.named_by_guest
+        who = "backends of guests" if is_guests else f"backend {backend.name}"
         left_out = self._admit(service, f"{who} {failure.cause.value}")
         if left_out is not None:
             log.warning(

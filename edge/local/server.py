@@ -170,8 +170,12 @@ class LocalServer:
         async with self._store.alone():
             built = await self._builder.build(world.services, world.settings, before=self._served)
         if built.refused:
+            programs = {service.name: service.module for service in world.services}
             raise ConfigError(
-                *(Problem(f"services.{name}", reason) for name, reason in built.refused.items())
+                *(
+                    Problem(f"services.{name}", _of_program(programs[name], reason))
+                    for name, reason in built.refused.items()
+                )
             )
         self._generation += 1
         served = built.numbered(self._generation)
@@ -249,6 +253,11 @@ def _bind(listen: Listen) -> socket.socket:
         return socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigError(Problem(str(listen), f"cannot listen: {error.strerror}")) from error
+
+
+def _of_program(path: Path, reason: str) -> str:
+    """A refusal with the file it is about, unless it names it already."""
+    return reason if str(path) in reason else f"{path.name}: {reason}"
 
 
 def _opened(artifact: Artifact) -> int:

@@ -270,5 +270,6 @@ class Backend:
     ] = None
     # Facts of a dynamic backend that a document has no words for.
     dynamic: bool = False
+    named_by_guest: bool = False  # it leads where the operator says, and there may be many of it
     tcp_keep_alive_interval: float = 0.0  # seconds; 0: the kernel's
     tcp_keep_alive_probes: int = 0  # 0: the kernel's

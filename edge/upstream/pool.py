@@ -54,7 +54,7 @@ def pool_key(service: str, backend: Backend, generation: int) -> Key:
     """
     certificate = backend.client_certificate
     origin = (
-        "" if backend.dynamic else backend.name,
+        "" if backend.dynamic or backend.named_by_guest else backend.name,
         backend.url.tls,
         backend.url.host,
         backend.url.port,

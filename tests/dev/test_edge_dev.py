@@ -128,12 +128,23 @@ def test_a_changed_program_is_served_and_a_broken_one_is_not(tmp_path: Path) -> 
         dev.wait_for("Reloaded")
         assert dev.get("/")[1] == b"new!"
         path.write_text("(module (nonsense))")
-        dev.wait_for("error: services.app: not valid WebAssembly text")
+        dev.wait_for("error: services.app: app.wat: not valid WebAssembly text")
         dev.wait_for("serving on as before")
         assert dev.get("/")[1] == b"new!"
         answering(path, "good")
         dev.wait_for("Reloaded")
         assert dev.get("/")[1] == b"good"
+
+
+def test_an_unknown_import_is_told_with_the_option_that_loads_it(tmp_path: Path) -> None:
+    program = tmp_path / "odd.wat"
+    program.write_text(
+        '(module (import "env" "odd" (func)) (memory (export "memory") 1) (func (export "_start")))'
+    )
+    done = run_edge_dev(tmp_path, program, *ANY_PORT)
+    assert done.returncode == 1
+    assert "odd.wat: imports functions that this server does not have: env.odd" in done.stdout
+    assert "--unknown-import-behavior trap" in done.stdout
 
 
 def test_a_changed_manifest_or_file_that_it_names_is_read_again(tmp_path: Path) -> None:

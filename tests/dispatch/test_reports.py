@@ -7,7 +7,9 @@ import logging
 import pytest
 
 from edge.dispatch.reports import LINES_PER_SECOND, Reports
+from edge.model.backend import Backend, Origin
 from edge.outcome import OK, Ending, Outcome
+from edge.upstream.fetch import Cause, UpstreamFailed
 
 CPU = Outcome(Ending.CPU_LIMIT, "used up", "50.3ms", "50ms", "services.a.limits.cpu")
 
@@ -60,3 +62,19 @@ def test_a_limit_of_the_whole_server_is_named_as_its_setting(
 ) -> None:
     Reports(lambda: 1.0).refused("a", "1", "", "storage.kv_store_bytes", 1)
     assert vars(caplog.records[0])["setting"] == "storage.kv_store_bytes"
+
+
+def test_names_that_guests_make_up_have_no_budgets_of_their_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reports = Reports(lambda: 1.0)
+    failure = UpstreamFailed(Cause.CONNECTION_REFUSED, "nobody listens")
+    site = Origin(True, "site.example", 443)
+    for number in range(100):  # as `fastly_shielding` names them, one for each pair of timeouts
+        shield = Backend(f"shield x {number}/1.0", site, named_by_guest=True)
+        reports.backend_failed("a", "1", "", shield, failure)
+        guests = Backend(f"mine {number}", Origin(True, f"{number}.example", 443), dynamic=True)
+        reports.backend_failed("a", "1", "", guests, failure)
+    reports.backend_failed("a", "1", "", Backend("origin", site), failure)
+    assert len(caplog.records) == LINES_PER_SECOND + 1
+    assert len(reports._budgets) == 2

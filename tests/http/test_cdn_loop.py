@@ -69,6 +69,23 @@ def test_what_is_sent_on_is_bounded_and_what_goes_round_is_found_out() -> None:
     assert is_loop([sent], b"shop")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [b'"', b'x; a="', b'x; a=", edge', b'"\\', b'"\\"', b'"a", "b', b'"' * 7, b'\\"', b'", x'],
+)
+def test_no_value_can_hide_our_entry_in_a_string(value: bytes) -> None:
+    values = [value]
+    for _ in range(MOST_VISITS + 1):
+        assert not is_loop(values, b"shop")
+        values = [value_with_us(values, b"shop")]
+    assert is_loop(values, b"shop")
+
+
+def test_strings_that_have_an_end_are_left_as_they_are() -> None:
+    value = b'cdn.example; note="a, \\"b\\", c"; v="\\\\"'
+    assert value_with_us([value], b"shop") == value + b", " + US
+
+
 def test_the_field_is_taken_from_every_line_of_it() -> None:
     headers = [(b"cdn-loop", b"a"), (b"host", b"x"), (b"cdn-loop", b"b")]
     assert received(RequestHead(b"GET", b"/", b"x", headers=headers)) == [b"a", b"b"]
@@ -81,4 +98,5 @@ def test_a_hostile_value_is_read_in_little_time(piece: bytes) -> None:
     value = b"edge-server; " + piece * (MOST_BYTES // len(piece))
     began = time.thread_time()
     visits([value], b"shop")
+    value_with_us([value], b"shop")
     assert time.thread_time() - began < 0.02  # measured: 0.6 ms for the worst of them

@@ -98,3 +98,8 @@ def test_addresses_of_the_public_internet_are_not_special(text: str) -> None:
 def test_mapped_addresses_become_ipv4() -> None:
     assert normal(ip_address("::ffff:93.184.216.34")) == ip_address("93.184.216.34")
     assert normal(ip_address("::1")) == ip_address("::1")
+
+
+@pytest.mark.parametrize("text", ["::ffff:127.0.0.1%1", "::127.0.0.1%eth0"])
+def test_a_zone_does_not_hide_an_ipv4_address(text: str) -> None:
+    assert normal(ip_address(text)) == ip_address("127.0.0.1")

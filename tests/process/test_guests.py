@@ -9,15 +9,16 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.guests import build
 from tests.support.procfs import MIB, forget_peak, resident, resident_peak
+from tests.support.sdk import state_directory
 from tests.support.server import DEADLINE, Server, server
 from tests.support.streams import stream
-from tests.support.toolchain import cache_directory
 
 pytestmark = [pytest.mark.process, pytest.mark.toolchain]
 
@@ -42,15 +43,13 @@ SERVICES = {
 }
 
 
-def _config() -> str:
+def _config(state: Path) -> str:
     services = ""
     for name, (guest, host, path, more) in SERVICES.items():
         services += (
             f"  {name}:\n    module: {build(guest)}\n"
             f'    routes: [{{host: "{host}", path: "{path}"}}]\n'
         ) + (f"    {more}\n" if more else "")
-    # Compiled once and found again by the next run, as the guests themselves are.
-    state = cache_directory() / "process-state"
     return (
         'server: {listen: "127.0.0.1:0", workers: 1, drain: 5s}\n'
         'admin: {listen: "127.0.0.1:0"}\n'
@@ -60,7 +59,12 @@ def _config() -> str:
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server(tmp_path_factory.mktemp("town"), _config(), seconds=COMPILE_SECONDS) as running:
+    folder = tmp_path_factory.mktemp("town")
+    # What was compiled once is found again by the next run, as the guests themselves are.
+    with (
+        state_directory() as state,
+        server(folder, _config(state), seconds=COMPILE_SECONDS) as running,
+    ):
         yield running
 
 

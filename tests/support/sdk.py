@@ -118,7 +118,7 @@ def town(
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Town]:
     """A running server with these services; `more` is YAML for the top level."""
-    with _state() as state:
+    with state_directory() as state:
         config = (
             f'server: {{listen: "127.0.0.1:{port}", workers: {workers}, drain: 5s}}\n'
             'admin: {listen: "127.0.0.1:0"}\n'
@@ -129,7 +129,7 @@ def town(
 
 
 @contextmanager
-def _state() -> Iterator[Path]:
+def state_directory() -> Iterator[Path]:
     """A state directory with nothing but compiled artifacts: the first that nobody else uses."""
     for number in range(MOST_AT_ONCE):
         state = cache_directory() / f"sdk-state-{number}"

@@ -43,6 +43,8 @@ class Server:
         self.folder = folder
         self.path = folder / "edge.yaml"
         self.path.write_text(config)
+        named = re.search(r"^state_dir: (.+)$", config, re.MULTILINE)
+        self.state_dir = folder / (named[1] if named else "var")
         self.lines: list[dict[str, Any]] = []
         self._rest = b""
         self.process = subprocess.Popen(
@@ -187,7 +189,7 @@ class Server:
             self.process.kill()
         self.process.wait()
         # What a server that is killed keeps for its next start.
-        shutil.rmtree(choose_directory(self.folder / "var", 0), ignore_errors=True)
+        shutil.rmtree(choose_directory(self.state_dir, 0), ignore_errors=True)
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()

@@ -140,3 +140,16 @@ def test_the_kernel_knows_which_addresses_are_this_machines() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))  # somebody else's socket does not matter
         assert is_local(ip_address("127.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["64:ff9b::c000:201", "2002:c000:201::1", "::ffff:0:192.0.2.1", "64:ff9b:1::c000:201"],
+)
+def test_an_own_listener_is_not_reached_by_translation_either(wrapped: str) -> None:
+    refused = refusal(EVERYTHING, "http://a.example:80", wrapped, listeners=(("192.0.2.1", 80),))
+    assert refused is not None
+    assert "this server itself" in str(refused)
+    assert (
+        refusal(EVERYTHING, "http://a.example:80", wrapped, listeners=(("192.0.2.2", 80),)) is None
+    )

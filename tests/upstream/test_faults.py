@@ -11,6 +11,7 @@ import pytest
 
 from edge.errors import Failed, Incomplete, LimitExceeded
 from edge.http.body import HIGH_WATER, Account, Body
+from edge.upstream.connection import MAX_INTERIM
 from edge.upstream.fetch import Cause, UpstreamFailed
 from tests.support.backends_h1 import (
     Peer,
@@ -287,6 +288,20 @@ def test_interim_responses_buy_no_time() -> None:
     async def main() -> None:
         async with fetching(script, first_byte_timeout=0.05, between_bytes_timeout=60) as f:
             assert (await failure(f.send())).cause is Cause.HTTP_RESPONSE_TIMEOUT
+
+    run(main())
+
+
+def test_interim_responses_without_end_are_refused_after_a_few() -> None:
+    interim = b"HTTP/1.1 102\r\n\r\n"
+
+    async def main() -> None:
+        async with fetching(answering(MAX_INTERIM * interim + ok())) as f:
+            assert (await f.fetch()).status == 200
+        async with fetching(answering((MAX_INTERIM + 1) * interim + ok())) as f:
+            error = await failure(f.send())
+            assert error.cause is Cause.HTTP_RESPONSE_HEADER_SECTION_TOO_LARGE
+            assert f.client.statistics().connections_idle == 0
 
     run(main())
 

@@ -164,6 +164,29 @@ def test_a_backend_that_turns_out_plain_gets_a_connection_for_each_request() -> 
     run(main())
 
 
+def test_a_connection_whose_first_request_could_not_be_sent_is_nobody_elses_to_end() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.gone()
+
+    async def main() -> None:
+        async with fetching(script) as f:
+            dialer = AlpnDialer("http/1.1")
+            client = Client(dialer, make_h2=ManyLink)
+            backend = h2_backend(f.backend)
+            bad, good = ask(client, backend, method=b"CONNECT"), ask(client, backend)
+            dialer.gate.set()
+            assert (await failure(bad)).cause is Cause.HTTP_REQUEST_URI_INVALID
+            (link,) = client.pool.links
+            assert not link.idle
+            assert not link.pooled
+            assert client.statistics().connections_idle == 0
+            good.abandon()
+            await client.aclose()
+
+    run(main())
+
+
 def test_no_more_than_so_many_wait_for_one_connection() -> None:
     async def main() -> None:
         async with fetching(_mute) as f:

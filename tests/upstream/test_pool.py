@@ -11,7 +11,9 @@ import pytest
 from edge.model.backend import Backend, ClientCertificate, Origin, TlsVersion
 from edge.model.secret import Secret
 from edge.upstream.fetch import Cause
-from edge.upstream.pool import PoolLimits, pool_key
+from edge.upstream.pending import Fetch
+from edge.upstream.pool import Pool, PoolLimits, pool_key
+from edge.upstream.timers import NEVER
 from tests.support.backends_h1 import Peer, answering, failure, fetching, ok, whole
 from tests.support.serving import run, until
 
@@ -303,5 +305,46 @@ def test_an_http_1_0_backend_keeps_a_connection_only_when_it_says_so() -> None:
             await f.fetch()
             assert f.accepted == 1
             await until(lambda: f.client.statistics().connections_open == 0)
+
+    run(main())
+
+
+def test_names_that_guests_make_up_do_not_keep_pools_apart() -> None:
+    for one in (replace(BACKEND, dynamic=True), replace(BACKEND, named_by_guest=True)):
+        assert pool_key("s", one, 0) == pool_key("s", replace(one, name="another"), 0)
+
+
+class Closing:
+    """A link that has room for nothing; it may become idle without telling the pool."""
+
+    address, port, pooled, room, deadline = b"", 0, False, 0, NEVER
+
+    def __init__(self, *, idle: bool) -> None:
+        self.idle = idle
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def carry(self, fetch: Fetch) -> None: ...
+
+    def drop(self, fetch: Fetch) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def on_due(self) -> None: ...
+
+
+def test_a_connection_that_became_idle_while_it_closed_does_no_harm() -> None:
+    async def main() -> None:
+        async with fetching(answering()) as f:
+            pool = Pool(PoolLimits(idle_per_group=1), f.client.deadlines)
+            group = pool.group(f.client, "s", BACKEND, 0)
+            first, second = Closing(idle=False), Closing(idle=True)
+            pool.freed(group, first)
+            first.idle = True
+            pool.freed(group, second)
+            assert (first.closed, second.closed) == (True, False)
+            assert list(pool.idle) == [second]
 
     run(main())

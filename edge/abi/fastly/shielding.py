@@ -100,7 +100,13 @@ def _configured(memory: GuestMemory, backend: Backend, options: int, config: int
     name = backend.name
     if options & (_FIRST_BYTE | _BETWEEN_BYTES):
         name += f" {first}/{between}"
-    return replace(backend, name=name, first_byte_timeout=first, between_bytes_timeout=between)
+    return replace(
+        backend,
+        name=name,
+        first_byte_timeout=first,
+        between_bytes_timeout=between,
+        named_by_guest=True,
+    )
 
 
 def _seconds(milliseconds: int) -> float:

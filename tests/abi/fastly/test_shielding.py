@@ -75,7 +75,7 @@ def test_a_backend_leads_to_the_site_and_obeys_no_egress_policy(
     assert guest.get("backend.is_dynamic", *guest.put(name)) == 0
     guest.send_async(backend=name)
     sent = guest.last.request.backend
-    assert (sent.url, sent.dynamic) == (origin, False)
+    assert (sent.url, sent.dynamic, sent.named_by_guest) == (origin, False, True)
 
 
 def test_asked_again_it_is_the_same_backend(guest: SendingGuest) -> None:
