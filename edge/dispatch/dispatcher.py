@@ -29,6 +29,7 @@ from edge.model.snapshot import Snapshot
 from edge.model.units import write_bytes, write_duration
 from edge.outcome import Ending, Outcome
 from edge.runtime.driver import Runtime
+from edge.runtime.guest import Guest
 from edge.runtime.template import Template
 from edge.server.exchange import Exchange
 from edge.settings import Settings
@@ -92,6 +93,7 @@ class Dispatcher:
         self.generation = 0
         self.loop = loop
         self.idle = Idle(self)
+        self.streaming: dict[Visit, None] = {}  # whose guests have ended, and responses have not
         self._draining = False
         self.reports = Reports(loop.time)
         self._cells = cells
@@ -224,6 +226,8 @@ class Dispatcher:
     def _admit(self, visit: Visit) -> None:
         """A fresh sandbox, now or when there is a slot: those that are idle leave theirs."""
         deployed = visit.deployed
+        if self.is_pressed:
+            self.relieve_memory()
         while (
             self.idle
             and deployed.active < deployed.cap
@@ -446,13 +450,25 @@ class Dispatcher:
         return self.runtime.memory_bytes + self.ledger.held > self.memory_budget
 
     def relieve_memory(self) -> None:
-        """Over the budget: end what is idle, then the largest of the service that holds most."""
+        """Over the budget: end what is idle, then the largest of the service that holds most.
+
+        That is a guest, or a response that its client takes slowly after the guest has ended.
+        """
         while self.idle and self.is_pressed and self.idle.make_room():
             pass
-        while self.is_pressed and (victim := pressure.largest_guest(self.runtime.lasting)):
+        while self.is_pressed:
+            holders: list[Guest | Visit] = [*self.runtime.lasting]
+            holders += [visit for visit in self.streaming if visit.memory_held]
+            victim = pressure.largest(holders)
+            if victim is None:
+                return
             self._cells.add(Rejection.MEMORY)
             held = self.runtime.memory_bytes + self.ledger.held
-            self.runtime.end(victim, pressure.outcome(held, self.memory_budget))
+            outcome = pressure.outcome(held, self.memory_budget)
+            if isinstance(victim, Visit):
+                victim.break_off(outcome)
+            else:
+                self.runtime.end(victim, outcome)
 
     def shut_down(self) -> None:
         """The drain deadline has passed: end every guest that is left."""

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 from edge.model.units import write_bytes
 from edge.outcome import Ending, Outcome
-from edge.runtime.guest import Guest
 
 
-def largest_guest(guests: Collection[Guest]) -> Guest | None:
+class Holder(Protocol):
+    """What holds memory for a service and can be ended: a guest, or a response without one."""
+
+    @property
+    def share_key(self) -> str: ...
+
+    @property
+    def memory_held(self) -> int:
+        """Bytes that ending it gives back."""
+        ...
+
+
+H = TypeVar("H", bound=Holder)
+
+
+def largest(holders: Iterable[H]) -> H | None:
     """The largest one of the service that holds most of it; None when there is none."""
-    shares: dict[str, int] = {}
-    for guest in guests:
-        key = guest.share_key
-        shares[key] = shares.get(key, 0) + _size(guest)
-    if not shares:
+    services: dict[str, list[H]] = {}
+    for holder in holders:
+        services.setdefault(holder.share_key, []).append(holder)
+    if not services:
         return None
-    worst = max(shares, key=shares.__getitem__)
-    return max((guest for guest in guests if guest.share_key == worst), key=_size)
+    worst = max(services.values(), key=lambda several: sum(one.memory_held for one in several))
+    return max(worst, key=lambda one: one.memory_held)
 
 
 def outcome(held: int, budget: int) -> Outcome:
@@ -30,7 +44,3 @@ def outcome(held: int, budget: int) -> Outcome:
         write_bytes(budget),
         "pool.memory_share",
     )
-
-
-def _size(guest: Guest) -> int:
-    return guest.memory_peak + guest.box.account.held

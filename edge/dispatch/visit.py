@@ -137,6 +137,23 @@ class Visit:
         if self.exchange.ended:
             self._record()
 
+    # A response whose guest has ended, as something that holds memory -------------------------
+
+    @property
+    def share_key(self) -> str:
+        """The tenant that it is held for."""
+        return self.deployed.name
+
+    @property
+    def memory_held(self) -> int:
+        """Bytes of the body that its client has not taken yet."""
+        return self.guest.box.account.held if self.guest is not None else 0
+
+    def break_off(self, outcome: Outcome) -> None:
+        """End it: what is held for it is needed."""
+        self.outcome = outcome
+        self.exchange.abort()
+
     # Endings of the two halves --------------------------------------------------------------
 
     def guest_ended(self, guest: Guest, outcome: Outcome) -> None:
@@ -162,6 +179,8 @@ class Visit:
         self.dispatcher.release(self.deployed)
         if exchange.ended:
             self._record()
+        else:
+            self.dispatcher.streaming[self] = None
 
     def exchange_ended(self) -> None:
         """Called by the exchange exactly once.  A guest that has answered may work on."""
@@ -276,6 +295,7 @@ class Visit:
         )  # fmt: skip
         assert outcome is not None
         self.guest = None  # no cycle is left behind
+        self.dispatcher.streaming.pop(self, None)
         if self.succession is not None:
             self.succession = None
         if exchange.gone and outcome is OK:

@@ -123,6 +123,11 @@ class Guest:
         """The tenant whose share of the thread this guest uses."""
         return self.template.service
 
+    @property
+    def memory_held(self) -> int:
+        """Bytes that ending it gives back: its memory, and what the host holds for it."""
+        return self.memory_peak + self.box.account.held
+
     def renew(self, spent: int) -> None:
         """It serves a further request: its CPU budget begins anew.
 

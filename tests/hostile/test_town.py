@@ -291,3 +291,34 @@ def test_a_cgi_response_over_its_limit_is_counted_as_that(tmp_path: Path) -> Non
         assert (status_of(client), outcome_of(client)) == (500, "output_limit")
         assert there.count("cgi", Ending.OUTPUT_LIMIT) == 1
         assert there.count("cgi", Ending.OK) == 0
+
+
+def test_responses_that_nobody_takes_give_way_when_their_guests_have_ended(tmp_path: Path) -> None:
+    # What is held for them is charged to sandboxes that are gone: there is no guest to end.
+    answer = program(
+        "(call $must (call $http_resp.new (i32.const 204)))"
+        " (call $must (call $http_body.new (i32.const 200)))"
+        " (call $must (call $http_body.write (i32.load (i32.const 200)) (i32.const 0)"
+        "  (i32.const 4000000) (i32.const 0) (i32.const 208)))"
+        " (call $must (call $http_resp.send_downstream (i32.load (i32.const 204))"
+        "  (i32.load (i32.const 200)) (i32.const 0)))",
+        "http_body.new",
+        "http_body.write",
+        "http_resp.new",
+        "http_resp.send_downstream",
+        memory="64",
+    )
+    with town(POOL, memory_budget=20 * MIB) as there:
+        there.deploy(tmp_path, "slow", answer, replace(WHOLE, cpu=5, queue_wait=5))
+        there.deploy(tmp_path, "modest", SLEEP, WHOLE)
+        modest = there.ask("modest")
+        for _ in range(8):
+            there.ask("slow", reads=False)
+            for _ in range(20):
+                there.settle()
+        assert there.count("slow", Ending.MEMORY_PRESSURE) > 0
+        assert there.count("modest", Ending.MEMORY_PRESSURE) == 0
+        assert modest.received == b""
+        held = there.arena.runtime.memory_bytes + there.dispatcher.ledger.held
+        assert held <= 20 * MIB
+        assert all(visit.memory_held for visit in there.dispatcher.streaming)

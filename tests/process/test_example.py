@@ -19,11 +19,11 @@ from tests.support.server import DEADLINE, ROOT, server
 pytestmark = [pytest.mark.process, pytest.mark.toolchain]
 
 EXAMPLE = ROOT / "docs" / "examples" / "cart"
-PRICES = {"tea": b"3", "green tea": b"4"}
+PRICES = {"tea": b"3", "green-tea": b"4"}
 
 
 def catalogue(exchange: Exchange) -> None:
-    name = exchange.seen.target.removeprefix("/prices/").replace("%20", " ")
+    name = exchange.seen.target.removeprefix("/prices/")
     if name == "ill":
         exchange.reply(b"", 500)
     else:
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def prices() -> Iterator[Origin]:
     with origin() as running:
-        for path in ("/prices/tea", "/prices/green%20tea", "/prices/none", "/prices/ill"):
+        for path in ("/prices/tea", "/prices/green-tea", "/prices/none", "/prices/ill"):
             running.on(path, catalogue)
         yield running
 
@@ -65,12 +65,13 @@ def test_the_server_serves_it_and_keeps_carts(folder: Path, prices: Origin) -> N
         with server(folder, config, env=env, seconds=COMPILE_SECONDS) as running:
             assert ask(running.port, "PUT", "/cart/bert/tea") == (200, '{"tea":1}')
             assert ask(running.port, "PUT", "/cart/bert/tea")[1] == '{"tea":2}'
-            assert ask(running.port, "PUT", "/cart/bert/green%20tea")[0] == 200
+            assert ask(running.port, "PUT", "/cart/bert/green-tea")[0] == 200
             status, text = ask(running.port, "GET", "/cart/bert")
             assert (status, json.loads(text)["total"]) == (200, 10)
             assert ask(running.port, "PUT", "/cart/bert/none")[0] == 404
             assert ask(running.port, "PUT", "/cart/bert/ill")[0] == 503
-            assert ask(running.port, "GET", "/cart/No!")[0] == 404
+            for path in ("/cart/No!", "/cart/bert/%2e%2e"):
+                assert ask(running.port, "PUT", path)[0] == 404
             assert ask(running.port, "DELETE", "/cart/bert")[0] == 200
             assert ask(running.port, "DELETE", "/cart/bert")[0] == 200
             assert json.loads(ask(running.port, "GET", "/cart/bert")[1]) == {

@@ -4,11 +4,14 @@
 //   DELETE /cart/ID           empties it
 import { KVStore } from "fastly:kv-store";
 
+const NAME = /^[a-z0-9-]{1,64}$/; // of a visitor or an item: nothing that a path or a key minds
+
 addEventListener("fetch", (event) => event.respondWith(answer(event.request)));
 
 async function answer(request) {
   const [, place, id, item] = new URL(request.url).pathname.split("/");
-  if (place !== "cart" || !/^[a-z0-9-]{1,64}$/.test(id ?? "")) return say(404, "no such page");
+  const known = place === "cart" && NAME.test(id ?? "") && (item === undefined || NAME.test(item));
+  if (!known) return say(404, "no such page");
   const carts = new KVStore("carts");
   try {
     if (request.method === "GET" && item === undefined) return await show(carts, id);
@@ -24,7 +27,7 @@ async function answer(request) {
 // A backend that fails throws and one that answers is asked for its status: both are worth a
 // sentence to the visitor, and neither an empty cart.
 async function priceOf(item) {
-  const url = `http://catalogue.internal/prices/${encodeURIComponent(item)}`;
+  const url = `http://catalogue.internal/prices/${item}`;
   const response = await fetch(url, { backend: "catalogue" });
   if (response.status === 404) return null;
   if (!response.ok) throw new Error(`the catalogue answers ${response.status}`);
