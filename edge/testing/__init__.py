@@ -12,35 +12,24 @@ context manager.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge.local.faults import Fault
-    from edge.local.seen import Call, Seen
-    from edge.outcome import Ending, Outcome
-    from edge.testing.backend import PythonBackend, Reply, Request
-    from edge.testing.records import LogLine
-    from edge.testing.service import Edge, Response, ServiceUnderTest
-    from edge.upstream.fetch import Cause
-
-# pytest imports its plugins, and so this package, in every project of an environment; those that
-# test no service shall not wait for an engine.
-_HOMES = {
-    "Call": "edge.local.seen",
-    "Cause": "edge.upstream.fetch",
-    "Edge": "edge.testing.service",
-    "Ending": "edge.outcome",
-    "Fault": "edge.local.faults",
-    "LogLine": "edge.testing.records",
-    "Outcome": "edge.outcome",
-    "PythonBackend": "edge.testing.backend",
-    "Reply": "edge.testing.backend",
-    "Request": "edge.testing.backend",
-    "Response": "edge.testing.service",
-    "Seen": "edge.local.seen",
-    "ServiceUnderTest": "edge.testing.service",
-}
+    from edge.testing.names import (
+        Call,
+        Cause,
+        Edge,
+        Ending,
+        Fault,
+        LogLine,
+        Outcome,
+        PythonBackend,
+        Reply,
+        Request,
+        Response,
+        Seen,
+        ServiceUnderTest,
+    )
 
 __all__ = [
     "Call",
@@ -60,8 +49,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    """Offer a name when it is asked for.
+
+    pytest imports its plugins, and so this package, in every project of an environment; those that
+    test no service do not wait for an engine.
+    """
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = found
+    from edge.testing import names
+
+    found: object = getattr(names, name)
     return found
