@@ -7,11 +7,15 @@ version is given of them is a `Capabilities`, made anew with each snapshot.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from edge.abi.capabilities import Capabilities
 from edge.abi.sandbox import Sandbox
 from edge.clock import SystemClock
+from edge.errors import ConfigError
 from edge.metering import CountedKvStore, backend_counter
 from edge.model.backend import Backend
 from edge.model.service import Service, Version
@@ -33,6 +37,11 @@ from edge.upstream.pool import PoolLimits
 from edge.upstream.resolve import Resolver
 from edge.upstream.tls import TlsContexts
 
+log = logging.getLogger("edge.platform")
+
+S = TypeVar("S")
+T = TypeVar("T")
+
 OnFailure = Callable[[Sandbox, Backend, UpstreamFailed], None]
 Address = tuple[str, int]
 
@@ -50,11 +59,13 @@ class Platform:
         max_connections: int,
         on_failure: OnFailure,
         default_loopback: bool = False,
+        tolerant: bool = False,
     ) -> None:
         """Opens nothing.  `own_addresses`: where this server listens, which guests never reach.
 
         `max_connections`: to backends, of this process.  `on_failure` is told of each failed
         request when its guest or client learns of it.  `default_loopback`: see `Geo`.
+        `tolerant`: a data file that cannot be read any more is logged, and ends no worker.
         """
         self._settings = settings  # that are served
         self._offered = settings  # that are being prepared
@@ -62,6 +73,7 @@ class Platform:
         self._max_connections = max_connections
         self._on_failure = on_failure
         self._default_loopback = default_loopback
+        self._tolerant = tolerant
         self._geo: Geo | None = None
         self._devices: Devices | None = None
         self._acls: Mapping[str, Mapping[str, Acl]] = {}
@@ -96,10 +108,11 @@ class Platform:
         Raises ConfigError, with nothing changed.
         """
         if self._geo is None or self._is_stale(settings):
-            self._geo = await asyncio.to_thread(
-                Geo.load, settings.geolocation, default_loopback=self._default_loopback
+            load_geo = partial(Geo.load, default_loopback=self._default_loopback)
+            self._geo = await self._data(load_geo, settings.geolocation, self._geo or Geo({}))
+            self._devices = await self._data(
+                Devices.load, settings.device_detection, self._devices or Devices({})
             )
-            self._devices = await asyncio.to_thread(Devices.load, settings.device_detection)
         # 200,000 entries take half a second: not on the loop.
         self._acls = await asyncio.to_thread(_acls, services)
         self._offered = settings
@@ -137,6 +150,16 @@ class Platform:
             self.client.policy_changed()
         self._settings = settings
         self._health.watch({service.name: service.backends.values() for service in services})
+
+    async def _data(self, load: Callable[[S], T], settings: S, before: T) -> T:
+        """What a file holds; what was there before where that may stand in for it."""
+        try:
+            return await asyncio.to_thread(load, settings)
+        except ConfigError as error:
+            if not self._tolerant:
+                raise
+            log.error("%s; guests find what was read before, if anything, until a reload", error)
+            return before
 
     def _is_stale(self, settings: Settings) -> bool:
         """Whether what was read of files is not what a snapshot asks for."""

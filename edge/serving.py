@@ -137,6 +137,7 @@ class Serving:
             own_addresses=_own_addresses(init),
             max_connections=descriptors // UPSTREAM_SHARE,
             on_failure=self._backend_failed,
+            tolerant=True,  # the supervisor has tried the files before it took the document
         )
         self._dispatcher = Dispatcher(
             runtime=runtime,

@@ -24,7 +24,8 @@ CAPABILITIES = {"stores", "upstream", "catalogue"}
 SURFACES = {"server", "admin"}
 COMPOSITION = {
     "__main__", "cli", "compile_main", "control", "dev", "dispatch", "hostmodules", "local",
-    "metering", "platform", "preflight", "process_log", "serving", "supervisor", "testing", "worker",
+    "metering", "platform", "preflight", "process_log", "serving", "supervisor", "testing",
+    "worker",
 }  # fmt: skip
 
 # What a package or module directly under `edge` may import besides itself and the bare `edge`,

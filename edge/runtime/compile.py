@@ -83,8 +83,8 @@ class Compiler:
         """Keep these in the cache whatever its size: they are being served."""
         self._cache.pinned = sha256s
 
-    async def artifact_of(self, data: bytes) -> Artifact:
-        """The artifact of a module, from the cache or fresh.
+    async def artifact_of(self, data: bytes, service: str = "") -> Artifact:
+        """The artifact of a module, from the cache or fresh; `service` is for the log.
 
         Raises ModuleRefused with one line for its author, OSError when it cannot be stored.
         """
@@ -94,16 +94,16 @@ class Compiler:
             found = await asyncio.to_thread(self._cache.lookup, digest)
             if found is not None:
                 return found
-            compiled = await self._compile(data)
+            compiled = await self._compile(data, service)
             if compiled.info.sha256 != digest:
                 raise ModuleRefused("the compile process described another module than it was sent")
             self.notes.update(compiled.notes)
             return await asyncio.to_thread(self._cache.insert, compiled.info, compiled.code)
 
-    async def _compile(self, data: bytes) -> Compiled:
+    async def _compile(self, data: bytes, service: str) -> Compiled:
         self.compiled += 1
         # An 11.5 MB service takes seconds: whoever watches a start should know what it waits for.
-        log.info("compiling", extra={"module_bytes": len(data)})
+        log.info("compiling", extra={"service": service, "module_bytes": len(data)})
         bounds = Bounds(
             cpu_seconds=max(1, round(self._settings.cpu)),
             address_bytes=self._settings.memory,

@@ -48,6 +48,7 @@ from edge.runtime.guest import (
     Guest,
     Phase,
     Slot,
+    Waker,
 )
 from edge.runtime.scheduler import BURST_NS, TURN_NS, Deadlines, Scheduler
 from edge.runtime.template import HostLibrary, Template, cause_of
@@ -315,6 +316,8 @@ class Runtime:
                 if self._launched_since:  # others' guests are in it, so the thread was awake
                     between = SUSPENSION_LEAST_NS
                 guest.cpu_used += min(between, SUSPENSION_MOST_NS)
+                # Ticks that came while it waited must not end this slice at its code's first check.
+                set_epoch_deadline(guest.context, 1)
                 done = self._resume(guest) and future_poll(guest.future)
             if done and guest.phase is _INSTANTIATING:
                 done = self._enter(guest, guest.slot, guest.context, guest.future)
@@ -359,17 +362,14 @@ class Runtime:
             return
         guest.suspensions += 1
         self.parked += 1
-        waiting = call.waiting
-        waiting._asyncio_future_blocking = False
+        call.waiting._asyncio_future_blocking = False
+        guest.waker = Waker(guest, self._wake)
+        call.waiting.add_done_callback(guest.waker)
 
-        def wake(_: object) -> None:
-            if guest.waker is wake:
-                guest.waker = None
-                self.parked -= 1
-                self._scheduler.add(guest)
-
-        guest.waker = wake
-        waiting.add_done_callback(wake)
+    def _wake(self, guest: Guest) -> None:
+        guest.waker = None
+        self.parked -= 1
+        self._scheduler.add(guest)
 
     def _resume(self, guest: Guest) -> bool:
         """Step the hostcall that a guest waits in.  True when its result is in place."""

@@ -155,6 +155,24 @@ class Guest:
         return size
 
 
+class Waker:
+    """Wakes a suspended guest when what it waits for is here, unless it has moved on.
+
+    Not a closure: one that names itself is a cycle, so that all of a request would wait for the
+    collector (measured: 25 ms for each 2,100 requests, charged to whoever runs then).
+    """
+
+    __slots__ = ("_guest", "_wake")
+
+    def __init__(self, guest: Guest, wake: Callable[[Guest], None]) -> None:
+        self._guest = guest
+        self._wake = wake
+
+    def __call__(self, _: object) -> None:
+        if self._guest.waker is self:
+            self._wake(self._guest)
+
+
 class _EndedMeter:
     """The meter of a sandbox whose guest is gone."""
 

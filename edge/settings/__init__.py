@@ -109,7 +109,7 @@ class Settings:
         Path,
         About(
             Kind.PATH,
-            "Directory for compiled modules, deployed packages and the generated admin token; "
+            "Directory for KV stores, compiled modules and their key, for one server at a time; "
             "made with mode 0700.",
             "Put it on a disk that survives a restart.",
         ),

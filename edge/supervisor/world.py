@@ -172,7 +172,7 @@ class WorldBuilder:
         compiled = self._compiler.compiled
         begin = time.perf_counter_ns()
         try:
-            artifact = await self._compiler.artifact_of(data)
+            artifact = await self._compiler.artifact_of(data, service.name)
         except OSError as error:
             raise ModuleRefused(f"its compiled form cannot be kept: {error}") from error
         if self._compiler.compiled != compiled:

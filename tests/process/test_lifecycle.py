@@ -73,6 +73,21 @@ def test_a_data_file_that_cannot_be_read_is_2_before_anything_starts(
     assert not (tmp_path / "var").exists()
 
 
+def test_a_data_file_that_turns_bad_ends_no_worker(tmp_path: Path) -> None:
+    data = tmp_path / "geo.json"
+    data.write_text('{"192.0.2.1": {"city": "Paris"}}')
+    more = "geolocation: {file: geo.json}\n"
+    with server(tmp_path, config_of(service("hello", HELLO), more=more)) as running:
+        data.write_text('{"192.0.2.1": ')
+        running.reload()
+        assert "geo.json" in running.wait_for("not reloaded: ")["message"]
+        os.kill(running.worker_pids()[0], signal.SIGKILL)
+        line = running.wait_for("until a reload")
+        assert (line["level"], "geo.json" in line["message"]) == ("error", True)
+        running.wait_for("worker ready")
+        assert running.get()[0] == 200
+
+
 def test_a_program_that_is_not_there_is_told_by_the_check_and_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "edge.yaml").write_text(config_of(service("gone", tmp_path / "gone.wasm")))
     done = command("--config", str(tmp_path / "edge.yaml"), "--check-config")
@@ -148,6 +163,8 @@ def test_a_warm_cache_starts_without_compiling(tmp_path: Path) -> None:
         with server(tmp_path, HELLO_ONLY) as running:
             assert running.get()[0] == 200
             assert running.metric("edge_compile_seconds_count") == compiled
+            told = [line["fields"] for line in running.lines if line.get("message") == "compiling"]
+            assert [facts["service"] for facts in told] == ["hello"] * compiled
             running.stop()
     # Not ours any more: compiled again, and never mapped.
     (code,) = (tmp_path / "var" / "artifacts").glob("*.code")

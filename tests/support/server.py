@@ -189,7 +189,9 @@ class Server:
             self.process.kill()
         self.process.wait()
         # What a server that is killed keeps for its next start.
-        shutil.rmtree(choose_directory(self.state_dir, 0), ignore_errors=True)
+        kept = choose_directory(self.state_dir, 0)
+        for left in kept.parent.glob(f"edge-rates-*-{kept.name.rpartition('-')[2]}"):  # any user's
+            shutil.rmtree(left, ignore_errors=True)
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
