@@ -214,6 +214,8 @@ def _set_versions(context: ssl.SSLContext, backend: Backend) -> None:
             context.minimum_version = _VERSIONS[oldest]
         elif newest in _OLD:
             context.minimum_version = _VERSIONS[TlsVersion.TLS_1_0]
+        else:  # some systems leave it open
+            context.minimum_version = _VERSIONS[TlsVersion.TLS_1_2]
         if newest is not None:
             context.maximum_version = _VERSIONS[newest]
     if (oldest in _OLD or newest in _OLD) and backend.ciphers is None:
