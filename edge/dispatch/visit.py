@@ -51,6 +51,7 @@ class Visit:
 
     guest: Guest | None = None
     outcome: Outcome | None = None  # set when the guest has ended, or never begins
+    streams_on = False  # the guest has ended, and the response has not
     queue_ns = 0
     queued_at = 0
     deadline = 0.0
@@ -180,6 +181,7 @@ class Visit:
         if exchange.ended:
             self._record()
         else:
+            self.streams_on = True
             self.dispatcher.streaming[self] = None
 
     def exchange_ended(self) -> None:
@@ -295,13 +297,15 @@ class Visit:
         )  # fmt: skip
         assert outcome is not None
         self.guest = None  # no cycle is left behind
-        self.dispatcher.streaming.pop(self, None)
+        if self.streams_on:
+            del self.dispatcher.streaming[self]
         if self.succession is not None:
             self.succession = None
-        if exchange.gone and outcome is OK:
-            outcome = CLIENT_GONE
-        elif exchange.broken and outcome is OK:
-            outcome = INCOMPLETE
+        if outcome is OK:
+            if exchange.gone:
+                outcome = CLIENT_GONE
+            elif exchange.broken:
+                outcome = INCOMPLETE
         wall_ns = now - exchange.started_ns
         start = exchange.response_start_ns
         cpu = memory = calls = instantiate = 0
