@@ -342,10 +342,11 @@ class Serving:
         cells.add(Total.UPSTREAM_OPENED, now.connections_opened - before.connections_opened)
         cells.add(Total.UPSTREAM_REUSED, now.connections_reused - before.connections_reused)
         self._upstream = now
-        rates = self._rates.statistics()
-        cells.set(Gauge.RATE_ENTRIES, rates.entries)
-        cells.set(Gauge.RATE_CAPACITY, rates.capacity)
-        cells.set(Gauge.RATE_EVICTED, rates.evicted)
+        rates = self._rates.news()
+        if rates is not None:
+            cells.set(Gauge.RATE_ENTRIES, rates.entries)
+            cells.set(Gauge.RATE_CAPACITY, rates.capacity)
+            cells.set(Gauge.RATE_EVICTED, rates.evicted)
 
     def _backend_failed(self, box: Sandbox, backend: Backend, failure: UpstreamFailed) -> None:
         self._dispatcher.reports.backend_failed(

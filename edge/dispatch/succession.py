@@ -176,6 +176,9 @@ class Succession:
                 self.visit.exchange.request_id,
                 outcome,
             )
+        for visit in (self.visit, *self._streaming):
+            if visit.lingers is None and not visit.exchange.ended:
+                visit.linger(guest.box.account)
         self._forget()
         guest.box.requests = None  # no cycle is left behind
 

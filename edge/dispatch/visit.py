@@ -16,7 +16,7 @@ from edge.abi.wasi.cgi import Cgi
 from edge.abi.wasi.program import flush
 from edge.dispatch import pages
 from edge.dispatch.succession import Succession
-from edge.http.body import Body
+from edge.http.body import Account, Body
 from edge.http.message import Answer, Downstream, Headers, ResponseHead
 from edge.http.refusal import BadRequest, Refused
 from edge.model.units import write_bytes
@@ -51,7 +51,8 @@ class Visit:
 
     guest: Guest | None = None
     outcome: Outcome | None = None  # set when the guest has ended, or never begins
-    streams_on = False  # the guest has ended, and the response has not
+    # Who pays for what its client has not taken, once the guest has ended and the response has not.
+    lingers: Account | None = None
     queue_ns = 0
     queued_at = 0
     deadline = 0.0
@@ -148,11 +149,19 @@ class Visit:
     @property
     def memory_held(self) -> int:
         """Bytes of the body that its client has not taken yet."""
-        return self.guest.box.account.held if self.guest is not None else 0
+        return self.lingers.held if self.lingers is not None else 0
+
+    def linger(self, account: Account) -> None:
+        """The guest has ended, and the response has not."""
+        self.lingers = account
+        self.dispatcher.streaming[self] = None
 
     def break_off(self, outcome: Outcome) -> None:
         """End it: what is held for it is needed."""
         self.outcome = outcome
+        if self.succession is not None:
+            self.succession.over(self)
+            self.succession = None  # how its guest ended is not how this ends
         self.exchange.abort()
 
     # Endings of the two halves --------------------------------------------------------------
@@ -181,8 +190,7 @@ class Visit:
         if exchange.ended:
             self._record()
         else:
-            self.streams_on = True
-            self.dispatcher.streaming[self] = None
+            self.linger(box.account)
 
     def exchange_ended(self) -> None:
         """Called by the exchange exactly once.  A guest that has answered may work on."""
@@ -297,7 +305,7 @@ class Visit:
         )  # fmt: skip
         assert outcome is not None
         self.guest = None  # no cycle is left behind
-        if self.streams_on:
+        if self.lingers is not None:
             del self.dispatcher.streaming[self]
         if self.succession is not None:
             self.succession = None

@@ -91,6 +91,7 @@ class LmdbRates(RateEngine):
         self._path = path
         self._rate_bytes = rate_bytes
         self._capacity = max(1, (rate_bytes - RESERVED) // ENTRY_BYTES)
+        self._asked = True  # something, since the last `news`
 
     def start(self) -> None:
         """Open the file.  Raises lmdb.Error."""
@@ -106,12 +107,22 @@ class LmdbRates(RateEngine):
     def close(self) -> None:
         self._env.close()
 
+    def news(self) -> RateStatistics | None:
+        """The statistics, if anything was asked of this process since the last time.
+
+        Looking takes the lock.  A process whose guests count nothing must not wait for one that was
+        stopped while it held it.
+        """
+        asked, self._asked = self._asked, False
+        return self.statistics() if asked else None
+
     def statistics(self) -> RateStatistics:
-        with self._begin() as table:
+        with self._call as table:
             totals = self._totals(table)
         return RateStatistics(totals.entries, self._capacity, totals.expired, totals.evicted)
 
     def _begin(self) -> _Call:
+        self._asked = True
         return self._call
 
     def _insert(self, table: Table, tag: bytes, key: bytes, value: bytes, second: int) -> None:

@@ -68,7 +68,7 @@ class Gauge(IntEnum):
     SLOTS = 12
     UPSTREAM_OPEN = 13
     UPSTREAM_IDLE = 14
-    RATE_ENTRIES = 15  # these three are the same in every worker: they share one file
+    RATE_ENTRIES = 15  # these three are of the file that all share, when this worker last used it
     RATE_CAPACITY = 16
     RATE_EVICTED = 17  # a counter, of the file's
 

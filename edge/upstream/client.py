@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from edge.model.backend import Backend, MockHealth
 from edge.upstream.dialing import Dialer, LinkFactory
@@ -74,6 +75,8 @@ class Client:
         self.pool = Pool(limits or PoolLimits(), self.deadlines)
         self.health_source: HealthSource | None = None  # it needs a client, so it comes later
         self.generation = 0  # of the egress policy
+        # By service, whatever its version; gone with the last version that has it.
+        self.unattended: WeakValueDictionary[str, Unattended] = WeakValueDictionary()
         self.opened = 0
         self._reused = 0
         self._requests = 0
@@ -210,7 +213,7 @@ class ServiceUpstream:
         self._checks = checks
         self._on_done = on_done
         self._known: dict[int, tuple[Backend, Group]] = {}
-        self._unattended = Unattended(client.loop)
+        self._unattended = client.unattended.setdefault(service, Unattended(client.loop))
 
     def leave(self, pending: Pending) -> None:
         """The guest has ended and may have sent it for its effect: it goes on, within bounds."""

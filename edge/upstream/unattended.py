@@ -20,7 +20,7 @@ SECONDS: Final = 30.0  # whatever the backend's own timeouts are
 class Unattended:
     """Those of one service."""
 
-    __slots__ = ("_loop", "_timers")
+    __slots__ = ("__weakref__", "_loop", "_timers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

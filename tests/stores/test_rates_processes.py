@@ -262,3 +262,32 @@ def test_it_lies_in_shared_memory_where_there_is_room(tmp_path: Path) -> None:
     assert choose_directory(tmp_path, room, shared) == tmp_path / "rates"
     prepare(chosen, MIB)
     assert choose_directory(tmp_path, room, shared) == chosen, "it has the room already"
+
+
+LOOK = """
+assert rates.news() is not None, "the first of a process"
+say("ready")
+sys.stdin.readline()
+assert rates.news() is None
+say("looked")
+sys.stdin.readline()
+rates.increment("shop", "rc", "ip", 1)
+assert rates.news().entries == 1
+assert rates.news() is None
+"""
+
+
+def test_a_process_that_counts_nothing_does_not_wait_for_a_stopped_one(path: Path) -> None:
+    with child(path, LOOK) as other:
+        assert heard(other) == "ready"
+        with child(path, HOLD) as holder:
+            assert heard(holder) == "holding"
+            holder.send_signal(signal.SIGSTOP)
+            assert other.stdin is not None
+            other.stdin.write("go\n")
+            other.stdin.flush()
+            assert heard(other) == "looked"
+            holder.send_signal(signal.SIGKILL)
+            holder.wait(SECONDS)
+        other.communicate("go\n", SECONDS)
+        assert other.returncode == 0

@@ -8,7 +8,7 @@ import pytest
 
 from edge.upstream import unattended
 from edge.upstream.fetch import Cause, UpstreamFailed
-from tests.support.backends_h1 import Peer, fetching
+from tests.support.backends_h1 import Peer, answering, fetching
 from tests.support.serving import run
 
 
@@ -93,5 +93,17 @@ def test_one_that_gets_no_answer_is_given_up_in_the_end(monkeypatch: pytest.Monk
             f.upstream.leave(f.send())
             await settled(gone)
             assert not len(f.upstream._unattended)
+
+    run(main())
+
+
+def test_versions_of_one_service_share_the_bound_and_other_services_do_not() -> None:
+    async def main() -> None:
+        async with fetching(answering()) as f:
+            older, newer = f.client.for_service("shop"), f.client.for_service("shop")
+            assert older._unattended is newer._unattended
+            assert f.client.for_service("cart")._unattended is not newer._unattended
+            del older, newer
+            assert set(f.client.unattended) <= {"s"}, "services that are gone leave nothing"
 
     run(main())
