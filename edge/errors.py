@@ -7,6 +7,7 @@ answered 500, and turned into a trap when a guest was running.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 class EdgeError(Exception):
@@ -40,6 +41,64 @@ class ConfigError(EdgeError):
 
 class ModuleRefused(EdgeError):
     """A guest program that we will not load; the message is one line for its author."""
+
+
+# The deployer's fault: whoever uses the control API ------------------------------------------
+
+
+class Refusal(Enum):
+    """Why a request to the control API was refused: a stable code, its status, its title.
+
+    The codes are a promise to clients; `docs/api.md` lists them.
+    """
+
+    BAD_REQUEST = ("bad_request", 400, "The request cannot be understood")
+    INVALID = ("invalid", 422, "A value in the request is not allowed")
+    UNAUTHORIZED = ("unauthorized", 401, "A valid token is needed")
+    FORBIDDEN = ("forbidden", 403, "The token does not allow this")
+    NOT_FOUND = ("not_found", 404, "There is no such thing")
+    METHOD_NOT_ALLOWED = ("method_not_allowed", 405, "This cannot be done to it")
+    CONFLICT = ("conflict", 409, "It is in the way of something that exists")
+    OWNED_BY_FILE = ("owned_by_file", 409, "The configuration file owns this service")
+    ROUTE_CONFLICT = ("route_conflict", 409, "Another service answers there")
+    VERSION_LOCKED = ("version_locked", 409, "The version can no longer be changed")
+    VERSION_ACTIVE = ("version_active", 409, "The version is being served")
+    NO_PACKAGE = ("no_package", 409, "The version has no package")
+    NO_ROUTE = ("no_route", 409, "The version has no domain")
+    IN_USE = ("in_use", 409, "Something else refers to it")
+    PRECONDITION_FAILED = ("precondition_failed", 412, "It has changed in the meantime")
+    TOO_LARGE = ("too_large", 413, "More bytes than are taken")
+    PACKAGE_INVALID = ("package_invalid", 422, "The package cannot be used")
+    MODULE_REFUSED = ("module_refused", 422, "The program cannot be served")
+    NOT_ACTIVATED = ("not_activated", 422, "The version was not activated; the old one serves on")
+    LIMIT = ("limit", 422, "There are as many as there may be")
+    QUOTA = ("quota", 422, "The storage set aside for this is full")
+    RATE_LIMITED = ("rate_limited", 429, "Too many attempts")
+    UNSUPPORTED = ("unsupported", 501, "This server does not have that feature")
+    BUSY = ("busy", 503, "Too much at once; try again")
+    STOPPING = ("stopping", 503, "The server is stopping")
+    STORAGE = ("storage", 507, "It could not be stored")
+
+    def __init__(self, code: str, status: int, title: str) -> None:
+        self.code = code
+        self.status = status
+        self.title = title
+
+
+class ApiRefused(EdgeError):
+    """A request to the control API that is not done, and has changed nothing."""
+
+    def __init__(
+        self, refusal: Refusal, detail: str, *, problems: tuple[Problem, ...] = ()
+    ) -> None:
+        """`detail` says what and what to do; `problems` are those of a document, each with a path.
+
+        Neither ever quotes a secret.
+        """
+        super().__init__(detail)
+        self.refusal = refusal
+        self.detail = detail
+        self.problems = problems
 
 
 # The client's fault -------------------------------------------------------------------------

@@ -23,9 +23,9 @@ LANGUAGE = {"http", "model"}
 CAPABILITIES = {"stores", "upstream", "catalogue"}
 SURFACES = {"server", "admin"}
 COMPOSITION = {
-    "__main__", "cli", "compile_main", "control", "dev", "dispatch", "hostmodules", "local",
-    "metering", "platform", "preflight", "process_log", "serving", "supervisor", "testing",
-    "worker",
+    "__main__", "cli", "client", "compile_main", "control", "dev", "dispatch", "hostmodules",
+    "local", "metering", "platform", "preflight", "process_log", "rollout", "serving", "supervisor",
+    "testing", "worker",
 }  # fmt: skip
 
 # What a package or module directly under `edge` may import besides itself and the bare `edge`,
@@ -57,6 +57,11 @@ HOMES: dict[str, tuple[str, ...]] = {
     "h2": ("edge.upstream",),
     "hpack": ("edge.upstream",),
     "pytest": ("edge.testing",),
+    "nacl": ("edge.catalogue", "edge.admin.fastly"),
+    "sqlite3": ("edge.catalogue", "edge.stores"),
+    "click": ("edge.client",),
+    "rich": ("edge.client",),
+    "httpx": ("edge.client",),
 }
 
 # The language layer is values: it opens nothing, waits for nothing outside the process and starts

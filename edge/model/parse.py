@@ -120,11 +120,16 @@ def _check_defaults(reader: Reader, limits: Limits, ceilings: Limits, top: Entri
 
 def _check_settings(reader: Reader, settings: Settings, top: Entries) -> None:
     admin, server, metrics = settings.admin, settings.server, settings.metrics
-    if not admin.listen.loopback and not admin.allow_plaintext:
+    tls = admin.tls
+    if (tls.certificate is None) != (tls.key is None):
+        reader.problem(
+            "admin.tls", "needs both certificate and key, or neither", _line(top, "admin", "tls")
+        )
+    if not admin.listen.loopback and not admin.allow_plaintext and tls.certificate is None:
         reader.problem(
             "admin.listen",
             f"{admin.listen} can be reached from other machines and the control API has no TLS; "
-            "listen on 127.0.0.1, or accept it with admin.allow_plaintext: true",
+            "listen on 127.0.0.1, set admin.tls, or accept it with admin.allow_plaintext: true",
             _line(top, "admin", "listen"),
         )
     if not server.trusted_proxies and any(listen.proxy_protocol for listen in server.listen):

@@ -101,6 +101,8 @@ class Reader:
                 return parsed(node, partial(_choice, item.type))
             case Kind.NAMES:
                 return self.each(node, path, names.read_name)
+            case Kind.HOST:
+                return parsed(node, names.read_one_host)
             case Kind.HOSTS:
                 return self.each(node, path, names.read_one_host)
             case Kind.PATH:

@@ -150,6 +150,14 @@ class Service:
     ] = False
 
 
+class Role(Enum):
+    """What part of a service's traffic a version gets."""
+
+    ACTIVE = "active"  # what its routes lead to
+    CANARY = "canary"  # a share of its clients, in place of the active one
+    STAGED = "staged"  # none: it can be invoked through the control API only
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """A service with its module settled: what workers serve, or why they cannot.
@@ -165,3 +173,15 @@ class Version:
     series: int = 0  # position of its counters among the shared ones
     backend_slots: Mapping[str, int] = field(default_factory=dict)  # where each backend is counted
     quarantined: bool = False  # it keeps killing workers
+    id: str = ""  # of the service in the catalogue; empty for one of the configuration file
+    role: Role = Role.ACTIVE
+    share: int = 0  # of a canary: clients in 10,000
+
+    @property
+    def label(self) -> str:
+        """What tells it from all others of a snapshot: `NAME`, or `NAME@3` beside the active one.
+
+        No service's name has an @.
+        """
+        name = self.service.name
+        return name if self.role is Role.ACTIVE else f"{name}@{self.number}"

@@ -24,8 +24,10 @@ from edge.settings.platform import (
 from edge.settings.process import (
     AccessLog,
     Admin,
+    AdminTls,
     CodeLabel,
     Compile,
+    Deploy,
     Level,
     LineFormat,
     Log,
@@ -41,9 +43,11 @@ __all__ = [
     "About",
     "AccessLog",
     "Admin",
+    "AdminTls",
     "CodeLabel",
     "Compile",
     "Connections",
+    "Deploy",
     "DeviceDetection",
     "Egress",
     "EgressRule",
@@ -82,6 +86,9 @@ class Settings:
     compile: Annotated[
         Compile, About(Kind.GROUP, "Bounds of the child process that compiles a module.")
     ] = Compile()
+    deploy: Annotated[
+        Deploy, About(Kind.GROUP, "What developers may deploy through the control API.")
+    ] = Deploy()
     wasm: Annotated[Wasm, About(Kind.GROUP, "What every guest on this machine sees.")] = Wasm()
     egress: Annotated[
         Egress, About(Kind.GROUP, "Where backends that a guest or an API makes may lead.")

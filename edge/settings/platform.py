@@ -68,6 +68,16 @@ class Storage:
             most=1024 * GIB,
         ),
     ] = GIB
+    kv_total_bytes: Annotated[
+        int,
+        About(
+            Kind.BYTES,
+            "Most that all KV stores may hold together; more is refused.",
+            "To what the disk can spare.",
+            least=MIB,
+            most=1024 * GIB,
+        ),
+    ] = 10 * GIB
     kv_value_bytes: Annotated[
         int,
         About(

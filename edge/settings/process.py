@@ -43,6 +43,20 @@ class CodeLabel(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class AdminTls:
+    """How the control API proves who it is; both or none."""
+
+    certificate: Annotated[
+        Path | None,
+        About(Kind.PATH, "PEM file with its certificate and the chain to its root.", unset="none"),
+    ] = None
+    key: Annotated[
+        Path | None,
+        About(Kind.PATH, "PEM file with the key of that certificate.", unset="none"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
 class Admin:
     """The control API."""
 
@@ -54,6 +68,9 @@ class Admin:
             "To reach it from other machines; see `admin.allow_plaintext` first.",
         ),
     ] = Listen("127.0.0.1", 8090)
+    tls: Annotated[
+        AdminTls, About(Kind.GROUP, "The control API speaks TLS when this is set.")
+    ] = AdminTls()
     allow_plaintext: Annotated[
         bool,
         About(
@@ -188,6 +205,18 @@ class Compile:
         float,
         About(Kind.DURATION, "Wall time for compiling one module.", least=1, most=7200),
     ] = 300.0
+    parallel: Annotated[
+        int | None,
+        About(
+            Kind.COUNT,
+            "Modules that are compiled at once; `auto` is one for every four cores, and at least "
+            "one. A single compilation uses several cores where it can.",
+            "Raise it when many services start or are deployed together.",
+            least=1,
+            most=64,
+            unset="auto",
+        ),
+    ] = None
     memory: Annotated[
         int,
         About(
@@ -198,6 +227,64 @@ class Compile:
             most=256 * GIB,
         ),
     ] = 4 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """What developers may deploy through the control API."""
+
+    domain: Annotated[
+        str | None,
+        About(
+            Kind.HOST,
+            "A service that is deployed without a domain answers on its own name below this one: "
+            "`hello` on `hello.localhost`.",
+            "To a domain with a wildcard record that leads here; `none` if every service must "
+            "name its domains.",
+            unset="none",
+        ),
+    ] = "localhost"
+    services: Annotated[
+        int,
+        About(
+            Kind.COUNT,
+            "Most services in the catalogue.",
+            "Lower it where strangers may deploy.",
+            least=1,
+            most=100_000,
+        ),
+    ] = 1000
+    keep_versions: Annotated[
+        int,
+        About(
+            Kind.COUNT,
+            "Versions of a service that are kept besides those in use; older ones are deleted "
+            "with their packages.",
+            "Raise it to be able to roll back further.",
+            least=2,
+            most=100_000,
+        ),
+    ] = 100
+    stores: Annotated[
+        int,
+        About(Kind.COUNT, "Most stores of each kind.", least=1, most=100_000),
+    ] = 1000
+    store_entries: Annotated[
+        int,
+        About(
+            Kind.COUNT,
+            "Most entries of one config, secret or ACL store or dictionary.",
+            "With care: every worker holds all of them in memory.",
+            least=1,
+            most=1_000_000,
+        ),
+    ] = 10_000
+    audit_records: Annotated[
+        int,
+        About(
+            Kind.COUNT, "Changes that the audit log remembers.", least=100, most=100_000_000
+        ),
+    ] = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Deploying: what makes a version of the catalogue be served, and keeps it served."""
