@@ -63,8 +63,8 @@ class CountedKvStore:
         self._follow(KvOp.INSERT, operation)
         return operation
 
-    def delete(self, key: str) -> KvOperation[bool]:
-        operation = self._store.delete(key)
+    def delete(self, key: str, generation: int | None = None) -> KvOperation[bool]:
+        operation = self._store.delete(key, generation)
         self._follow(KvOp.DELETE, operation)
         return operation
 

@@ -130,7 +130,11 @@ class Serving:
             settings,
             kv=SqliteKvEngine(
                 settings.state_dir / KV_FILE,
-                KvLimits(settings.storage.kv_value_bytes, settings.storage.kv_store_bytes),
+                KvLimits(
+                    settings.storage.kv_value_bytes,
+                    settings.storage.kv_store_bytes,
+                    settings.storage.kv_total_bytes,
+                ),
                 SystemClock(),
             ),
             rates=self._rates,

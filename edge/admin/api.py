@@ -89,7 +89,8 @@ class Route:
     """One method of one path.
 
     `pattern` has `{name}` for one segment.  Where `service` names such a part, a token of one
-    service is refused for all others (by name or id).
+    service is refused for all others (by name or id).  Where it names none, such a token is
+    refused, unless `confined`: then the endpoint itself keeps to `call.token.service_id`.
     """
 
     method: str
@@ -97,6 +98,7 @@ class Route:
     endpoint: Endpoint
     scope: Scope | None = Scope.READ  # None: no token is needed
     service: str = ""
+    confined: bool = False
     max_body: int = SMALL_BODY  # bytes
     operation: Operation | None = None  # None: not in the OpenAPI document (Fastly's paths)
     fastly: bool = False  # refusals in the shape of Fastly's API

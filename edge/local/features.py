@@ -106,7 +106,7 @@ class Features:
 
 def _kv_engine(world: LocalWorld) -> KvEngine:
     storage = world.settings.storage
-    limits = KvLimits(value_bytes=storage.kv_value_bytes, store_bytes=storage.kv_store_bytes)
+    limits = KvLimits(storage.kv_value_bytes, storage.kv_store_bytes, storage.kv_total_bytes)
     if world.kv_directory is None:
         return MemoryKvEngine(limits, SystemClock())
     return SqliteKvEngine(world.kv_directory / KV_FILE, limits, SystemClock())

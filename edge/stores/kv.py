@@ -61,6 +61,7 @@ class Insertion:
     metadata: bytes = b""
     ttl: int | None = None  # seconds; 0 is over at once
     generation: int | None = None  # of the value to replace; not asked when there is none
+    must_exist: bool = False  # refuse where there is nothing to replace
 
 
 def insertion_of(value: bytes, **parts: object) -> Insertion:
@@ -222,8 +223,8 @@ class KvStore(Protocol):
         """
         ...
 
-    def delete(self, key: str) -> KvOperation[bool]:
-        """Whether there was a value."""
+    def delete(self, key: str, generation: int | None = None) -> KvOperation[bool]:
+        """Whether there was a value; one of another generation than asked for is not deleted."""
         ...
 
     def list(
@@ -235,10 +236,14 @@ class KvStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KvLimits:
-    """In bytes: those of one value, and of one store with keys, metadata and an overhead each."""
+    """In bytes: those of one value, and of one store with keys, metadata and an overhead each.
+
+    `total_bytes` is for all stores of the engine together.
+    """
 
     value_bytes: int
     store_bytes: int
+    total_bytes: int = 1 << 62
 
 
 @dataclass(slots=True)
@@ -277,6 +282,18 @@ class KvEngine(Protocol):
 
     def open(self, identity: str) -> KvStore:
         """The store of that identity (`identity_of`); it exists as soon as somebody opens it."""
+        ...
+
+    def erase(self, identity: str) -> KvOperation[bool]:
+        """Give a store up for good: from now on it takes no writes, and what it holds goes.
+
+        That happens a bounded lot at a time, after a restart too.  An identity that was erased is
+        never of use again.
+        """
+        ...
+
+    def usage(self, identity: str) -> KvOperation[int]:
+        """Bytes that count against the limit of a store; 0 for one that nobody wrote to."""
         ...
 
     def statistics(self) -> KvStatistics: ...

@@ -24,6 +24,8 @@ from edge.stores.kv import (
 )
 from edge.stores.kv_rules import (
     MAX_SCAN,
+    all_full,
+    check_deletion,
     check_insertion,
     check_key,
     check_metadata,
@@ -35,6 +37,7 @@ from edge.stores.kv_rules import (
     read_range,
     regrouped,
     store_full,
+    store_gone,
 )
 
 # Values over that one insertion clears away to make room for itself.
@@ -50,6 +53,13 @@ class _Entry:
         return self.expires is None or self.expires > now
 
 
+@dataclass(slots=True)
+class _All:
+    """What the stores of an engine have together."""
+
+    held: int = 0  # what their entries cost
+
+
 class MemoryKvEngine:
     """Stores of one process."""
 
@@ -58,6 +68,7 @@ class MemoryKvEngine:
         self._clock = clock
         self._stores: dict[str, MemoryKvStore] = {}
         self._counts = KvCounts()
+        self._all = _All()
 
     async def start(self) -> None:
         """Nothing to do."""
@@ -68,9 +79,15 @@ class MemoryKvEngine:
     def open(self, identity: str) -> MemoryKvStore:
         store = self._stores.get(identity)
         if store is None:
-            store = MemoryKvStore(self._limits, self._clock, self._counts)
+            store = MemoryKvStore(self._limits, self._clock, self._counts, self._all)
             self._stores[identity] = store
         return store
+
+    def erase(self, identity: str) -> KvOperation[bool]:
+        return KvOperation[bool]().settle(self.open(identity).erase())
+
+    def usage(self, identity: str) -> KvOperation[int]:
+        return KvOperation[int]().settle(self.open(identity).held)
 
     def statistics(self) -> KvStatistics:
         return KvStatistics(replace(self._counts))
@@ -83,7 +100,9 @@ class MemoryKvStore:
     limits: KvLimits
     clock: Clock
     counts: KvCounts
+    all: _All
     held: int = 0  # what its entries cost
+    gone: bool = False
     _generation: int = 0  # the newest
     _entries: dict[bytes, _Entry] = field(default_factory=dict)
     _order: list[bytes] = field(default_factory=list)  # the keys, sorted
@@ -120,6 +139,8 @@ class MemoryKvStore:
 
     def _insert(self, key: bytes, insertion: Insertion) -> int:
         check_metadata(insertion.metadata)
+        if self.gone:
+            raise store_gone()
         now = self._now()
         old = self._entries.get(key)
         live = old if old is not None and old.lives(now) else None
@@ -133,6 +154,10 @@ class MemoryKvStore:
             self._sweep(now, but=key)
             if self.held + more > self.limits.store_bytes:
                 raise store_full(self.limits.store_bytes)
+        if more > 0 and self.all.held + more > self.limits.total_bytes:
+            self._sweep(now, but=key)
+            if self.all.held + more > self.limits.total_bytes:
+                raise all_full(self.limits.total_bytes)
         pieces = insertion.pieces
         if live and insertion.mode is InsertMode.APPEND:
             pieces = live.value.pieces + pieces
@@ -143,17 +168,31 @@ class MemoryKvStore:
         if old is None:
             insort(self._order, key)
         self._entries[key] = _Entry(value, end_of(insertion.ttl, now))
-        self.held += more
+        self._grow(more)
         return self._generation
 
-    def delete(self, key: str) -> KvOperation[bool]:
+    def delete(self, key: str, generation: int | None = None) -> KvOperation[bool]:
         raw = check_key(key)
         self.counts.deletes += 1
         entry = self._entries.get(raw)
         if entry is None:
             return KvOperation[bool]().settle(False)
+        lives = entry.lives(self._now())
+        if lives:
+            try:
+                check_deletion(entry.value.generation, generation)
+            except HostcallError as error:
+                return KvOperation[bool]().fail(error)
         self._remove(raw)
-        return KvOperation[bool]().settle(entry.lives(self._now()))
+        return KvOperation[bool]().settle(lives)
+
+    def erase(self) -> bool:
+        """Whether it held anything."""
+        held, self.gone = self.held > 0, True
+        self._entries.clear()
+        self._order.clear()
+        self._grow(-self.held)
+        return held
 
     def list(
         self, prefix: str, cursor: str, limit: int, payer: Payer | None = None
@@ -179,7 +218,11 @@ class MemoryKvStore:
     def _remove(self, key: bytes) -> None:
         entry = self._entries.pop(key)
         del self._order[bisect_left(self._order, key)]
-        self.held -= _cost(key, entry)
+        self._grow(-_cost(key, entry))
+
+    def _grow(self, more: int) -> None:
+        self.held += more
+        self.all.held += more
 
     def _now(self) -> int:
         return milliseconds(self.clock.wall())

@@ -107,7 +107,15 @@ def check_insertion(insertion: Insertion, existing: tuple[int, int] | None, limi
             raise KvFailed(KvCause.PRECONDITION_FAILED, "there is a value already")
         if insertion.mode is not InsertMode.OVERWRITE:
             return check_size(size + insertion.size, limit)
+    elif insertion.must_exist:
+        raise KvFailed(KvCause.PRECONDITION_FAILED, "there is no value to replace")
     return check_size(insertion.size, limit)
+
+
+def check_deletion(found: int | None, wanted: int | None) -> None:
+    """`found`: the generation of a live value.  Raises KvFailed when another one is wanted."""
+    if wanted is not None and wanted != found:
+        raise KvFailed(KvCause.PRECONDITION_FAILED, "the value has another generation")
 
 
 def check_size(size: int, limit: int) -> int:
@@ -136,6 +144,20 @@ def store_full(limit: int) -> KvFailed:
         f"the store would hold more than storage.kv_store_bytes allows ({limit})",
         setting="storage.kv_store_bytes",
     )
+
+
+def all_full(limit: int) -> KvFailed:
+    """What a store answers when all of them together would grow over their limit."""
+    return KvFailed(
+        KvCause.PAYLOAD_TOO_LARGE,
+        f"all stores together would hold more than storage.kv_total_bytes allows ({limit})",
+        setting="storage.kv_total_bytes",
+    )
+
+
+def store_gone() -> KvFailed:
+    """What a write to a store gets that has been erased."""
+    return KvFailed(KvCause.BAD_REQUEST, "the store has been deleted")
 
 
 def cost_of(key: int, metadata: int, size: int) -> int:

@@ -89,7 +89,13 @@ class _List:
     operation: KvOperation[KvPage]
 
 
-_Read = _Lookup | _List
+@dataclass(slots=True)
+class _Usage:
+    store: str
+    operation: KvOperation[int]
+
+
+_Read = _Lookup | _List | _Usage
 
 
 @dataclass(slots=True)
@@ -177,6 +183,17 @@ class SqliteKvEngine:
         if store is None:
             store = self._stores[identity] = SqliteKvStore(self, identity)
         return store
+
+    def erase(self, identity: str) -> KvOperation[bool]:
+        operation = KvOperation[bool]()
+        operation.watch(lambda: self._plan_sweep(_SWEEP_ON_SECONDS))
+        self.write(_Write(identity, 0, lambda to: to.erase(identity), operation))
+        return operation
+
+    def usage(self, identity: str) -> KvOperation[int]:
+        operation = KvOperation[int]()
+        self.read(_Usage(identity, operation))
+        return operation
 
     def statistics(self) -> KvStatistics:
         return KvStatistics(
@@ -287,6 +304,8 @@ class SqliteKvEngine:
         if isinstance(job, _List):
             page = self._thread_reader.page(job.store, job.first, job.beyond, job.limit, now)
             return [page]
+        if isinstance(job, _Usage):
+            return [self._thread_reader.usage(job.store)]
         return [self._thread_reader.find_whole(job.store, job.key, now, job.allowed)]
 
     def _were_read(self, outcomes: list[tuple[_Read, Outcome]]) -> None:
@@ -299,6 +318,9 @@ class SqliteKvEngine:
             elif isinstance(job, _List):
                 assert isinstance(outcome, KvPage)
                 _listed(job.operation, outcome)
+            elif isinstance(job, _Usage):
+                assert isinstance(outcome, int)
+                job.operation.settle(outcome)
             elif isinstance(outcome, InPieces):  # it has grown
                 job.tries += 1
                 if job.tries < _MOST_TRIES:
@@ -378,13 +400,14 @@ class SqliteKvStore:
         )
         return operation
 
-    def delete(self, key: str) -> KvOperation[bool]:
+    def delete(self, key: str, generation: int | None = None) -> KvOperation[bool]:
         raw = check_key(key)
         self._engine.counts.deletes += 1
         operation = KvOperation[bool]()
         identity = self._identity
-        job = _Write(identity, len(raw), lambda to: to.delete(identity, raw), operation)
-        self._engine.write(job)
+        self._engine.write(
+            _Write(identity, len(raw), lambda to: to.delete(identity, raw, generation), operation)
+        )
         return operation
 
     def list(

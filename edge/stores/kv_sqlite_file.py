@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from edge.errors import ConfigError, Problem
 
-VERSION = 1  # PRAGMA user_version
+VERSION = 2  # PRAGMA user_version
 APPLICATION = 0x65646B76  # PRAGMA application_id: "edkv"
 OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 
@@ -60,6 +60,17 @@ CREATE TABLE pieces (
     FOREIGN KEY (store, key) REFERENCES entries (store, key) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 """
+# Format 2.  The row of a store that was erased stays: readers remember its id, and a guest that
+# still has it open must not bring it back.
+_TOTALS = """
+ALTER TABLE stores ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE totals (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO totals SELECT 1, coalesce(sum(bytes), 0) FROM stores;
+"""
+_FORMATS = (_TABLES, _TOTALS)  # what leads from each to the next
 
 
 class FileLock:
@@ -146,9 +157,10 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise unusable(path, f"a newer version of this server made it (format {version})")
-        if version == 0:
-            for statement in _TABLES.strip().split(";\n"):
-                connection.execute(statement)
+        if version < VERSION:
+            for statements in _FORMATS[version:]:
+                for statement in statements.strip().split(";\n"):
+                    connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")

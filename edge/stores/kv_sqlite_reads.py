@@ -10,6 +10,7 @@ from edge.stores.kv import KvPage, KvValue
 from edge.stores.kv_rules import MAX_SCAN, page_of
 
 _STORE = "SELECT id FROM stores WHERE identity = ?"
+_USAGE = "SELECT bytes FROM stores WHERE identity = ?"
 _ENTRY = (
     "SELECT generation, expires, size, metadata, value FROM entries WHERE store = ? AND key = ?"
 )
@@ -86,6 +87,11 @@ class Reader:
             return page_of(rows, now, limit)
         finally:
             rows.close()  # an open cursor would keep the log from being checkpointed
+
+    def usage(self, identity: str) -> int:
+        """Bytes that a store counts.  On a thread."""
+        found = self._run(_USAGE, (identity,)).fetchone()
+        return int(found[0]) if found else 0
 
     def _end(self) -> None:
         if self._connection.in_transaction:

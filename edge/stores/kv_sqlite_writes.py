@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from edge.stores.kv import MAX_PIECE, Insertion, InsertMode, KvLimits
 from edge.stores.kv_rules import (
+    all_full,
+    check_deletion,
     check_insertion,
     cost_of,
     end_of,
@@ -19,6 +21,7 @@ from edge.stores.kv_rules import (
     next_generation,
     regrouped,
     store_full,
+    store_gone,
 )
 from edge.stores.kv_sqlite_file import INLINE
 
@@ -40,6 +43,7 @@ _OVER = (
     "SELECT key, size, length(metadata) FROM entries "
     "WHERE store = ? AND expires <= ? ORDER BY expires LIMIT ?"
 )
+_ANY = "SELECT key, size, length(metadata) FROM entries WHERE store = ? LIMIT ?"
 _FIRST = "SELECT place, data FROM pieces WHERE store = ? AND key = ? ORDER BY place LIMIT 1"
 _LAST = "SELECT place, data FROM pieces WHERE store = ? AND key = ? ORDER BY place DESC LIMIT 1"
 
@@ -59,6 +63,7 @@ class _Books:
     id: int
     bytes: int
     generation: int
+    gone: int
     changed: bool = False
 
 
@@ -71,11 +76,15 @@ class WriteBatch:
         self._wall = wall
         self._now = milliseconds(wall)
         self._books: dict[str, _Books] = {}
+        self._total: int | None = None  # bytes of all stores, once that was asked
+        self._grown = 0  # bytes that they have more since then
         self.expired = 0  # values swept
 
     def insert(self, identity: str, key: bytes, insertion: Insertion) -> int:
         """The new generation.  Raises KvFailed, having changed nothing."""
         books = self._books_of(identity)
+        if books.gone:
+            raise store_gone()
         old, live = self._find(books, key)
         size = check_insertion(
             insertion, live and (live.generation, live.size), self._limits.value_bytes
@@ -85,9 +94,12 @@ class WriteBatch:
             self._sweep(books, but=key)
             if books.bytes + more > self._limits.store_bytes:
                 raise store_full(self._limits.store_bytes)
+        if more > 0 and self._all() + more > self._limits.total_bytes:
+            self._sweep(books, but=key)
+            if self._all() + more > self._limits.total_bytes:
+                raise all_full(self._limits.total_bytes)
         books.generation = next_generation(books.generation, self._wall)
-        books.bytes += more
-        books.changed = True
+        self._grow(books, more)
         joins = live and insertion.mode in (InsertMode.APPEND, InsertMode.PREPEND)
         value, pieces = self._layout(books, key, insertion, size, live if joins else None)
         if old is not None and old.in_pieces and not (joins and live and live.in_pieces):
@@ -131,17 +143,26 @@ class WriteBatch:
             return [(place - at, piece) for at, piece in enumerate(reversed(new))]
         return [(place + at, piece) for at, piece in enumerate(new)]
 
-    def delete(self, identity: str, key: bytes) -> bool:
-        """Whether there was a live value."""
+    def delete(self, identity: str, key: bytes, generation: int | None = None) -> bool:
+        """Whether there was a live value.  Raises KvFailed, having changed nothing."""
         books = self._books_of(identity)
         old, live = self._find(books, key)
+        if live is not None:
+            check_deletion(live.generation, generation)
         if old is not None:
             self._remove(books, key, _cost(key, old))
         return live is not None
 
+    def erase(self, identity: str) -> bool:
+        """Mark a store as gone; `sweep` clears it away.  Whether it held anything."""
+        books = self._books_of(identity)
+        self._run("UPDATE stores SET gone = 1 WHERE id = ?", (books.id,))
+        books.gone = 1
+        return books.bytes > 0
+
     def sweep(self) -> bool:
         """Clear away values that are over; True when there may be more."""
-        for (identity,) in self._run("SELECT identity FROM stores").fetchall():
+        for (identity,) in self._run("SELECT identity FROM stores WHERE bytes > 0").fetchall():
             if self._sweep(self._books_of(identity)):
                 return True
         return False
@@ -152,11 +173,16 @@ class WriteBatch:
         for books in self._books.values():
             if books.changed:
                 self._run(update, (books.bytes, books.generation, books.id))
+        if self._grown:
+            self._run("UPDATE totals SET bytes = bytes + ?", (self._grown,))
 
     def _sweep(self, books: _Books, but: bytes = b"") -> bool:
         """`but` is a key that the caller is about to replace itself."""
         freed = 0
-        rows = self._run(_OVER, (books.id, self._now, SWEEP_ENTRIES)).fetchall()
+        if books.gone:
+            rows = self._run(_ANY, (books.id, SWEEP_ENTRIES)).fetchall()
+        else:
+            rows = self._run(_OVER, (books.id, self._now, SWEEP_ENTRIES)).fetchall()
         for key, size, metadata in rows:
             if key == but:
                 continue
@@ -169,8 +195,17 @@ class WriteBatch:
 
     def _remove(self, books: _Books, key: bytes, cost: int) -> None:
         self._run("DELETE FROM entries WHERE store = ? AND key = ?", (books.id, key))
-        books.bytes -= cost
+        self._grow(books, -cost)
+
+    def _grow(self, books: _Books, more: int) -> None:
+        books.bytes += more
         books.changed = True
+        self._grown += more
+
+    def _all(self) -> int:
+        if self._total is None:
+            self._total = int(self._run("SELECT bytes FROM totals").fetchone()[0])
+        return self._total + self._grown
 
     def _find(self, books: _Books, key: bytes) -> tuple[_Row | None, _Row | None]:
         """The entry, and the same again if it is not over."""
@@ -183,7 +218,7 @@ class WriteBatch:
     def _books_of(self, identity: str) -> _Books:
         books = self._books.get(identity)
         if books is None:
-            find = "SELECT id, bytes, generation FROM stores WHERE identity = ?"
+            find = "SELECT id, bytes, generation, gone FROM stores WHERE identity = ?"
             row = self._run(find, (identity,)).fetchone()
             if row is None:
                 self._run("INSERT INTO stores (identity) VALUES (?)", (identity,))

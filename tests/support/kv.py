@@ -126,8 +126,8 @@ class HeldStore:
             KvOperation[int](payer, insertion.size), lambda: self.inner.insert(key, insertion)
         )
 
-    def delete(self, key: str) -> KvOperation[bool]:
-        return self._hold(KvOperation[bool](), lambda: self.inner.delete(key))
+    def delete(self, key: str, generation: int | None = None) -> KvOperation[bool]:
+        return self._hold(KvOperation[bool](), lambda: self.inner.delete(key, generation))
 
     def list(
         self, prefix: str, cursor: str, limit: int, payer: Payer | None = None
@@ -168,7 +168,7 @@ class FailingStore:
     ) -> KvOperation[int]:
         return KvOperation[int](payer, insertion.size).fail(self._error)
 
-    def delete(self, key: str) -> KvOperation[bool]:
+    def delete(self, key: str, generation: int | None = None) -> KvOperation[bool]:
         return KvOperation[bool]().fail(self._error)
 
     def list(
