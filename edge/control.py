@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Final, cast
 
 from edge.model.plain import from_plain, to_plain
-from edge.model.snapshot import Snapshot
 from edge.runtime.artifacts import Artifact
 from edge.settings import Settings
 
 MAX_TO_WORKER: Final = 256 * 1024 * 1024  # a snapshot holds every config store in full
 MAX_TO_SUPERVISOR: Final = 1024 * 1024
 MAX_UNREAD: Final = 4 * 1024 * 1024  # bytes that the other end has not taken, and no more
-MAX_REASON: Final = 2000  # characters of one service's refusal
+MAX_REASON: Final = 2000  # characters of one version's refusal
 MAX_REASONS: Final = 200
 _PREFIX: Final = 4
 
@@ -73,10 +72,16 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Load and link all of it, and change nothing yet.  `artifacts` is by service name."""
+    """Load and link a snapshot, and change nothing yet.
 
-    snapshot: Snapshot
-    artifacts: Mapping[str, Artifact]
+    A version that the worker serves already is there by its digest alone: see `edge.transfer`.
+    """
+
+    generation: int
+    settings: Settings
+    order: tuple[str, ...]  # the digests of all versions
+    versions: Mapping[str, str] = field(repr=False)  # JSON of the others, by digest; has secrets
+    artifacts: Mapping[str, Artifact]  # of those, by module hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """This generation cannot be served here; `reasons` is by service, "" for the worker itself."""
+    """This generation cannot be served here; `reasons` is by label, "" for the worker itself."""
 
     generation: int
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from edge.errors import ConfigError
 from edge.metering import CountedKvStore, backend_counter
 from edge.model.backend import Backend
 from edge.model.service import Service, Version
-from edge.settings import Settings
+from edge.settings import Settings, ShieldSite
 from edge.stores.acl import Acl
 from edge.stores.devices import Devices
 from edge.stores.geo import Geo
@@ -76,7 +77,9 @@ class Platform:
         self._tolerant = tolerant
         self._geo: Geo | None = None
         self._devices: Devices | None = None
-        self._acls: Mapping[str, Mapping[str, Acl]] = {}
+        self._given: _Given | None = None  # to what is served
+        # Of the snapshot that was prepared last, by id() of the service that is held beside them.
+        self._acls: _Acls = {}
         self.kv = kv
         self.rates = rates
         self.client: Client
@@ -102,10 +105,12 @@ class Platform:
         )
         self.client.health_source = self._health
 
-    async def prepare(self, settings: Settings, services: Sequence[Service]) -> None:
+    async def prepare(self, settings: Settings, services: Sequence[Service]) -> bool:
         """Read what a snapshot needs of files, before its services are equipped.
 
-        Raises ConfigError, with nothing changed.
+        True when `equip` still gives what those that are served were given, as far as that is the
+        same for all services.  What was made of the same `Service` object is used again.  Raises
+        ConfigError, with nothing changed.
         """
         if self._geo is None or self._is_stale(settings):
             load_geo = partial(Geo.load, default_loopback=self._default_loopback)
@@ -114,8 +119,9 @@ class Platform:
                 Devices.load, settings.device_detection, self._devices or Devices({})
             )
         # 200,000 entries take half a second: not on the loop.
-        self._acls = await asyncio.to_thread(_acls, services)
+        self._acls = await asyncio.to_thread(_acls, services, self._acls)
         self._offered = settings
+        return self._given == self._gives
 
     async def aclose(self) -> None:
         """Close connections and stores; what was accepted for a store is written first."""
@@ -137,7 +143,7 @@ class Platform:
                 name: CountedKvStore(self.kv.open(identity_of(service.name, name, shared)), block)
                 for name, shared in service.kv_stores.items()
             },
-            acls=self._acls[service.name],
+            acls=self._acls[id(service)][1],
             geo=self._geo,
             devices=self._devices,
             rates=self.rates,
@@ -149,7 +155,15 @@ class Platform:
             self.dialer.policy = self._policy(settings)
             self.client.policy_changed()
         self._settings = settings
-        self._health.watch({service.name: service.backends.values() for service in services})
+        self._given = self._gives
+        backends: dict[str, list[Backend]] = {}  # a canary may have others than the active version
+        for service in services:
+            backends.setdefault(service.name, []).extend(service.backends.values())
+        self._health.watch(backends)
+
+    @property
+    def _gives(self) -> _Given:
+        return _Given(self._geo, self._devices, self._offered.shielding_sites)
 
     async def _data(self, load: Callable[[S], T], settings: S, before: T) -> T:
         """What a file holds; what was there before where that may stand in for it."""
@@ -180,8 +194,21 @@ class Platform:
         return EgressPolicy(settings.egress, self._own_addresses)
 
 
-def _acls(services: Iterable[Service]) -> dict[str, dict[str, Acl]]:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What all services get alike; other tables are equal only to themselves."""
+
+    geo: Geo | None
+    devices: Devices | None
+    shield_sites: Mapping[str, ShieldSite]
+
+
+_Acls = dict[int, tuple[Service, dict[str, Acl]]]
+
+
+def _acls(services: Iterable[Service], before: _Acls) -> _Acls:
     return {
-        service.name: {name: Acl(entries) for name, entries in service.acls.items()}
+        id(service): before.get(id(service))
+        or (service, {name: Acl(entries) for name, entries in service.acls.items()})
         for service in services
     }

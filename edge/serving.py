@@ -12,7 +12,6 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Mapping
 from typing import Final
 
 from edge.abi.sandbox import Sandbox
@@ -43,7 +42,7 @@ from edge.model.service import Version
 from edge.outcome import Ending, Outcome
 from edge.platform import Platform
 from edge.process_log import start_log
-from edge.runtime.artifacts import Artifact, ArtifactRefused, open_artifact
+from edge.runtime.artifacts import ArtifactRefused, open_artifact
 from edge.runtime.driver import Runtime
 from edge.runtime.engine import PoolSettings
 from edge.server.front import BadRequestInfo, ConnectionRefusal, Front, HttpLimits, ServerStatistics
@@ -65,6 +64,7 @@ from edge.telemetry.layout import (
     ending_index,
 )
 from edge.telemetry.shared import SharedCells
+from edge.transfer import Delivery, Receiver
 from edge.upstream.client import UpstreamStatistics
 from edge.upstream.fetch import UpstreamFailed
 
@@ -180,9 +180,8 @@ class Serving:
         ]
         self._channel = Channel(limit=MAX_TO_WORKER, on_body=self._take, on_close=self._orphaned)
         self._orders: asyncio.Queue[Prepare] = asyncio.Queue(maxsize=1)  # the newest
-        self._linked: Linked | None = None
-        self._loaded: Mapping[str, Artifact] = {}  # what the served snapshot came from
-        self._offered: Mapping[str, Artifact] = {}
+        self._receiver = Receiver()
+        self._linked: tuple[Delivery, Linked] | None = None
         self._listening = False
         self._drain: asyncio.Future[float] = loop.create_future()
         self._beat_due = 0.0
@@ -215,7 +214,7 @@ class Serving:
             case Commit(generation):
                 self._commit(generation)
             case Abort(generation):
-                if self._linked is not None and self._linked.generation == generation:
+                if self._linked is not None and self._linked[1].generation == generation:
                     self._linked = None
             case Drain(seconds):
                 if not self._drain.done():
@@ -226,7 +225,7 @@ class Serving:
     async def _prepare_all(self) -> None:
         while True:
             order = await self._orders.get()
-            generation = order.snapshot.generation
+            generation = order.generation
             try:
                 self._linked = await self._prepare(order)
             except ConfigError as error:
@@ -239,29 +238,27 @@ class Serving:
                 log.exception("preparing generation %d failed", generation)
                 self._channel.send(Failed(generation, {"": f"{type(error).__name__}: {error}"}))
             else:
-                self._offered = order.artifacts
                 self._channel.send(Prepared(generation))
 
-    async def _prepare(self, order: Prepare) -> Linked:
-        """Check the artifacts that are new in a thread, then link everything in one go."""
+    async def _prepare(self, order: Prepare) -> tuple[Delivery, Linked]:
+        """Read it and check its artifacts in a thread, then link what is new in one go."""
         fds: dict[str, int] = {}
         try:
-            for name, artifact in order.artifacts.items():
-                loaded = self._loaded.get(name)
-                if loaded is None or loaded.digest != artifact.digest:
-                    fds[name] = await asyncio.to_thread(open_artifact, artifact)
-            snapshot = order.snapshot
-            await self._platform.prepare(
+            delivery = await asyncio.to_thread(self._receiver.unpack, order)
+            snapshot = delivery.snapshot
+            for version in snapshot.versions:
+                sha256 = version.sha256
+                if sha256 not in fds and self._dispatcher.needs_artifact(version):
+                    artifact = order.artifacts[sha256]
+                    fds[sha256] = await asyncio.to_thread(open_artifact, artifact)
+            keep = await self._platform.prepare(
                 snapshot.settings, [version.service for version in snapshot.versions]
             )
 
             def artifact_of(version: Version) -> str:
-                name = version.service.name
-                if name not in fds:  # its limits changed, and not its program
-                    fds[name] = open_artifact(order.artifacts[name])
-                return f"/proc/self/fd/{fds[name]}"
+                return f"/proc/self/fd/{fds[version.sha256]}"
 
-            return self._dispatcher.prepare(order.snapshot, artifact_of)
+            return delivery, self._dispatcher.prepare(snapshot, artifact_of, keep=keep)
         except (ArtifactRefused, FileNotFoundError) as error:
             log.exception("an artifact cannot be used")
             raise OSError(f"an artifact cannot be used: {error}") from error
@@ -270,16 +267,13 @@ class Serving:
                 os.close(fd)
 
     def _commit(self, generation: int) -> None:
-        linked = self._linked
-        if linked is None or linked.generation != generation:
+        if self._linked is None or self._linked[1].generation != generation:
             log.error("told to commit generation %d, which is not prepared", generation)
             return
-        self._linked = None
+        (delivery, linked), self._linked = self._linked, None
         self._dispatcher.commit(linked)
-        self._platform.commit(
-            linked.settings, [deployed.service for deployed in linked.deployed if deployed.runs]
-        )
-        self._loaded = self._offered
+        self._platform.commit(linked.settings, linked.public)
+        self._receiver.commit(delivery)
         if not self._listening:
             self._listening = True
             self._cells.set(Gauge.STATE, WorkerState.READY)

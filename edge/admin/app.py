@@ -11,43 +11,27 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from enum import Enum
-from typing import Final, Protocol
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
 
 from edge.admin import health
+from edge.admin.api import JSON, TEXT
 from edge.admin.metrics import MetricsPage, Render
 from edge.admin.status import Status
 from edge.http.message import Headers
 
-TEXT: Final = "text/plain; charset=utf-8"
-JSON: Final = "application/json"
+if TYPE_CHECKING:
+    from edge.admin.calls import Calls, Exchange
+
 _NO_STORE: Final[Headers] = [(b"cache-control", b"no-store")]
 
-
-class Request(Protocol):
-    """What the app needs of an exchange."""
-
-    @property
-    def method(self) -> bytes: ...
-
-    @property
-    def path(self) -> bytes:
-        """Raw, without the query."""
-        ...
-
-    def request_header(self, name: bytes) -> bytes | None: ...
-
-    def reply(
-        self, status: int, content_type: str, body: bytes, headers: Headers | None = None
-    ) -> None: ...
-
-
-Handler = Callable[[Request], None]
+Handler = Callable[["Exchange"], None]
 
 
 class AdminApp:
-    """Routes requests of the control API; `handle` and `handle_metrics` never raise for a client's
+    """Answers what needs no token (`handle_metrics`), and hands on what does (`handle`).
 
-    fault.  Every path here is open to whoever reaches the listener: none changes anything.
+    Neither raises for a client's fault.
     """
 
     def __init__(
@@ -56,53 +40,85 @@ class AdminApp:
         """`report` makes the status of this instant; `render` the metrics, in a thread."""
         self._report = report
         self._metrics = MetricsPage(render, loop)
-        self._public: Mapping[bytes, Handler] = {
+        self._calls: Calls | None = None
+        self._hosts: frozenset[bytes] = frozenset()
+        self._open: Mapping[bytes, Handler] = {
             b"/metrics": self._answer_metrics,
             b"/livez": self._answer_livez,
             b"/readyz": self._answer_readyz,
         }
-        self._all: Mapping[bytes, Handler] = {**self._public, b"/v1/status": self._answer_status}
 
-    def handle(self, request: Request) -> None:
+    def serve(self, calls: Calls, hosts: tuple[str, ...]) -> None:
+        """From now on there is more than probes; `hosts`: see `admin.hosts`."""
+        self._calls = calls
+        self._hosts = frozenset(host.lower().encode() for host in hosts)
+
+    def handle(self, exchange: Exchange) -> None:
         """Answer on the control API's own address."""
-        self._route(self._all, request)
+        if not self._is_ours(exchange.host):
+            # A page of another site may make a browser resolve its name to our address, and would
+            # then be let read what we answer (DNS rebinding): its Host gives it away.
+            text = "this name is not one of admin.hosts; use the IP address, or add the name\n"
+            exchange.reply(421, TEXT, text.encode(), _NO_STORE)
+        elif self._calls is not None and exchange.path not in self._open:
+            self._calls.handle(exchange)
+        elif exchange.path == b"/v1/status":
+            body = json.dumps(status_document(self._report()), indent=2) + "\n"
+            exchange.reply(200, JSON, body.encode(), _NO_STORE)
+        else:
+            self.handle_metrics(exchange)
 
-    def handle_metrics(self, request: Request) -> None:
+    def handle_metrics(self, exchange: Exchange) -> None:
         """Answer on the address for scrapers and probes only."""
-        self._route(self._public, request)
+        handler = self._open.get(exchange.path)
+        if handler is None:
+            known = ", ".join(path.decode() for path in self._open)
+            exchange.reply(404, TEXT, f"no such path; there are {known}\n".encode(), _NO_STORE)
+        elif exchange.method not in (b"GET", b"HEAD"):
+            allow = [(b"allow", b"GET, HEAD"), *_NO_STORE]
+            exchange.reply(405, TEXT, b"only GET and HEAD\n", allow)
+        else:
+            handler(exchange)
+
+    async def aclose(self) -> None:
+        """End every call and what runs in the background."""
+        if self._calls is not None:
+            await self._calls.aclose()
+        self.close()
 
     def close(self) -> None:
         """End what runs in the background."""
         self._metrics.close()
 
-    def _route(self, paths: Mapping[bytes, Handler], request: Request) -> None:
-        handler = paths.get(request.path)
-        if handler is None:
-            known = ", ".join(path.decode() for path in paths)
-            request.reply(404, TEXT, f"no such path; there are {known}\n".encode(), _NO_STORE)
-        elif request.method not in (b"GET", b"HEAD"):
-            request.reply(405, TEXT, b"only GET and HEAD\n", [(b"allow", b"GET, HEAD"), *_NO_STORE])
-        else:
-            handler(request)
+    def _is_ours(self, host: bytes) -> bool:
+        """Whether a Host is one under which we are to be reached; none at all is (HTTP/1.0)."""
+        if not host or host in self._hosts or self._calls is None:
+            return True
+        try:
+            ip_address(host.decode("ascii", "replace").removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
 
-    def _answer_livez(self, request: Request) -> None:
+    def _answer_livez(self, exchange: Exchange) -> None:
         status, text = health.live()
-        request.reply(status, TEXT, text.encode(), _NO_STORE)
+        exchange.reply(status, TEXT, text.encode(), _NO_STORE)
 
-    def _answer_readyz(self, request: Request) -> None:
+    def _answer_readyz(self, exchange: Exchange) -> None:
         status, text = health.ready(self._report())
-        request.reply(status, TEXT, text.encode(), _NO_STORE)
+        exchange.reply(status, TEXT, text.encode(), _NO_STORE)
 
-    def _answer_status(self, request: Request) -> None:
-        body = json.dumps(asdict(self._report()), default=_plain, indent=2) + "\n"
-        request.reply(200, JSON, body.encode(), _NO_STORE)
-
-    def _answer_metrics(self, request: Request) -> None:
-        accept = (request.request_header(b"accept") or b"").decode("latin-1")
+    def _answer_metrics(self, exchange: Exchange) -> None:
+        accept = (exchange.request_header(b"accept") or b"").decode("latin-1")
         self._metrics.answer(
             accept,
-            lambda status, kind, body: request.reply(status, kind, body, _NO_STORE),
+            lambda status, kind, body: exchange.reply(status, kind, body, _NO_STORE),
         )
+
+
+def status_document(status: Status) -> object:
+    """The status as plain values."""
+    return json.loads(json.dumps(asdict(status), default=_plain))
 
 
 def _plain(value: object) -> object:

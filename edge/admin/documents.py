@@ -55,10 +55,12 @@ async def read_fields(call: Call, wanted: Schema, *, optional: bool = False) -> 
 def parse_json(data: bytes) -> object:
     """JSON in UTF-8, without repeated keys, NaN, or numbers and nesting beyond reason."""
     try:
-        return json.loads(
-            data.decode(), object_pairs_hook=_pairs, parse_constant=_no_constant
-        )
-    except UnicodeDecodeError:
+        text = data.decode()
+        value: object = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
+        if "\\u" in text:  # half of a surrogate pair, escaped, is text that nobody can encode
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeError:
         problem = "is not UTF-8"
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
@@ -82,9 +84,7 @@ def check_query(operation: Operation, query: Mapping[str, Sequence[str]]) -> Non
         if len(values) > 1 and not parameter.many:
             problems.append(Problem(f"?{name}", "is given twice"))
         for value in values:
-            problems += schema.check(
-                parameter.schema, _plain(parameter.schema, value), f"?{name}"
-            )
+            problems += schema.check(parameter.schema, _plain(parameter.schema, value), f"?{name}")
     _refuse(problems)
 
 
@@ -129,9 +129,7 @@ def etag(revision: int) -> tuple[str, str]:
     return ("etag", f'"{revision}"')
 
 
-def json_reply(
-    value: object, status: int = 200, headers: Sequence[tuple[str, str]] = ()
-) -> Reply:
+def json_reply(value: object, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Reply:
     """Plain values as JSON, two spaces deep: people read it in terminals."""
     body = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return Reply(status, body.encode("utf-8", "backslashreplace"), JSON, headers)

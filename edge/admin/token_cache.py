@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from edge.catalogue.records import Token
@@ -52,8 +53,15 @@ class TokenCache:
 
     def forget(self, token_id: str) -> None:
         """This token is valid no longer."""
+        self._drop(lambda token: token.id == token_id)
+
+    def forget_service(self, service_id: str) -> None:
+        """No token of this service is: they went with it."""
+        self._drop(lambda token: token.service_id == service_id)
+
+    def _drop(self, gone: Callable[[Token], bool]) -> None:
         self._epoch += 1
-        for key in [key for key, (token, _) in self._found.items() if token.id == token_id]:
+        for key in [key for key, (token, _) in self._found.items() if gone(token)]:
             del self._found[key]
 
 

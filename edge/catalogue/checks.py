@@ -16,7 +16,7 @@ _CONTROL_BUT_SPACE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def read(what: str, value: str, reader: Callable[[str], str]) -> str:
-    """What a reader of `edge.model.names` makes of it; its ValueError becomes ApiRefused INVALID."""
+    """What a reader of `edge.model.names` makes of it; ValueError becomes INVALID."""
     try:
         return reader(value)
     except ValueError as error:

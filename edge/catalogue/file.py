@@ -1,11 +1,11 @@
 """The file of the catalogue: opening it safely, and saying in words why it cannot be used.
 
-Decision 018 has the reasons for what is set here.
+Decision 018 has the reasons for what is set here.  That no second server uses the file is
+seen to by the lock on `state_dir`, which the supervisor holds.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from pathlib import Path
@@ -18,32 +18,6 @@ APPLICATION = 0x65646361  # PRAGMA application_id: "edca"
 OLDEST_SQLITE = (3, 38, 0)  # STRICT tables, and JSON functions that are always there
 _BUSY_SECONDS = 5.0  # for tools of the operator that look into the file
 _LOG_BYTES = 64 * 1024 * 1024  # what the log may keep on disk after a burst
-
-
-class Lock:
-    """That no second server uses the same catalogue; the kernel ends it with this process.
-
-    A lock of the process (POSIX), not of the open file: children that outlive a killed server do
-    not hold it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def take(self) -> None:
-        """Raises ConfigError when another process has it."""
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.release()
-            raise unusable(self._path, "another server uses this directory") from None
-
-    def release(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 def open_writer(
@@ -149,9 +123,7 @@ def refused(error: sqlite3.Error) -> ApiRefused | None:
     """What a caller is told when storage fails; None for a mistake of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells more of the same
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return ApiRefused(
-            Refusal.BUSY, "another program holds the catalogue; end it, or try again"
-        )
+        return ApiRefused(Refusal.BUSY, "another program holds the catalogue; end it, or try again")
     if code == sqlite3.SQLITE_FULL:
         return ApiRefused(
             Refusal.STORAGE, "the disk of the catalogue is full; make room in state_dir"

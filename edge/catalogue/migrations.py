@@ -1,7 +1,7 @@
 """The catalogue's tables, as steps from one format of the file to the next.
 
-`PRAGMA user_version` counts the steps that a file has taken.  Steps are only ever added.  Statements
-end with `;;`, because triggers have semicolons of their own.
+`PRAGMA user_version` counts the steps that a file has taken.  Steps are only ever added.
+Statements end with `;;`, because triggers have semicolons of their own.
 
 Conventions: times are seconds since 1970; JSON columns hold what `edge.catalogue.checks.to_json`
 writes; an owner or a service that is not set is NULL, never an empty string, so that foreign keys
@@ -46,7 +46,7 @@ CREATE TABLE package (
     size INTEGER NOT NULL CHECK (size >= 0),
     name TEXT NOT NULL,
     description TEXT NOT NULL,
-    authors TEXT NOT NULL CHECK (json_valid(authors)),
+    authors TEXT NOT NULL,
     language TEXT NOT NULL,
     archive_sha512 TEXT NOT NULL,
     files_hash TEXT NOT NULL
@@ -59,7 +59,7 @@ CREATE TABLE version (
     locked INTEGER NOT NULL DEFAULT 0 CHECK (locked IN (0, 1)),
     comment TEXT NOT NULL,
     package INTEGER REFERENCES package (id) ON DELETE RESTRICT,
-    settings TEXT NOT NULL CHECK (json_valid(settings)),
+    settings TEXT NOT NULL,
     created_at REAL NOT NULL,
     updated_at REAL NOT NULL,
     revision INTEGER NOT NULL DEFAULT 1 CHECK (revision >= 1),
@@ -105,7 +105,7 @@ CREATE TABLE part (
         CHECK (kind IN ('domain', 'backend', 'healthcheck', 'link', 'dictionary', 'acl')),
     name TEXT NOT NULL CHECK (length(name) BETWEEN 1 AND 2048),
     id TEXT NOT NULL CHECK (length(id) = 22),
-    data TEXT NOT NULL CHECK (json_valid(data)),
+    data TEXT NOT NULL,
     -- The store that `data` names, while it exists.
     store TEXT REFERENCES store (id) ON DELETE SET NULL,
     created_at REAL NOT NULL,
@@ -114,6 +114,15 @@ CREATE TABLE part (
     UNIQUE (service, number, id),
     FOREIGN KEY (service, number) REFERENCES version (service, number) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;;
+CREATE TRIGGER locked_gets_no_part BEFORE INSERT ON part
+WHEN EXISTS (SELECT 1 FROM version WHERE service = NEW.service AND number = NEW.number AND locked)
+BEGIN SELECT RAISE(ABORT, 'a locked version does not change'); END;;
+CREATE TRIGGER locked_keeps_its_parts BEFORE DELETE ON part
+WHEN EXISTS (SELECT 1 FROM version WHERE service = OLD.service AND number = OLD.number AND locked)
+BEGIN SELECT RAISE(ABORT, 'a locked version does not change'); END;;
+CREATE TRIGGER locked_has_its_parts BEFORE UPDATE OF service, number, kind, name, id, data ON part
+WHEN EXISTS (SELECT 1 FROM version WHERE service = OLD.service AND number = OLD.number AND locked)
+BEGIN SELECT RAISE(ABORT, 'a locked version does not change'); END;;
 CREATE INDEX part_store ON part (store) WHERE store IS NOT NULL;;
 
 CREATE TABLE entry (
@@ -168,8 +177,8 @@ CREATE TABLE audit (
     request_id TEXT NOT NULL,
     action TEXT NOT NULL,
     subject TEXT NOT NULL,
-    before TEXT CHECK (before IS NULL OR json_valid(before)),
-    after TEXT CHECK (after IS NULL OR json_valid(after))
+    before TEXT,
+    after TEXT
 ) STRICT;;
 """
 

@@ -89,7 +89,8 @@ def _top(files: Mapping[str, bytes]) -> str:
     for path in files:
         if path.endswith(f"/{'/'.join(MODULE)}"):
             top = path.removesuffix("/".join(MODULE))
-            if f"{top}{MANIFEST}" in files and all(other.startswith(top) for other in files):
+            alone = top.removeprefix("./").count("/") == 1
+            if alone and f"{top}{MANIFEST}" in files and all(it.startswith(top) for it in files):
                 return top
     if not files:
         raise invalid(f"the package is empty; it needs {expected}")

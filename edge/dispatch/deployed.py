@@ -13,6 +13,7 @@ from edge.runtime.template import Template
 from edge.telemetry.service_block import ServiceBlock
 
 if TYPE_CHECKING:
+    from edge.dispatch.canary import Canary
     from edge.dispatch.succession import Succession
     from edge.dispatch.visit import Visit
 
@@ -20,11 +21,15 @@ _LEGACY_MODULE = "env"
 
 
 class Deployed:
-    """Made when a snapshot is prepared; outlives it until the last request of this version ends."""
+    """Made when a snapshot is prepared; later ones that say the same of this version keep it.
+
+    It outlives the last of them until the last request of this version ends.
+    """
 
     __slots__ = (
         "active",
         "block",
+        "canary",
         "cap",
         "idle",
         "is_cgi",
@@ -53,6 +58,7 @@ class Deployed:
         self.template = template  # None: refused, and nothing of it can run
         self.runs = template is not None and not version.quarantined
         self.serves = True  # False from when a newer snapshot has taken its place
+        self.canary: Canary | None = None  # of the snapshot that is served
         self.block = block
         self.make_sandbox = make_sandbox
         self.service: Service = version.service

@@ -16,6 +16,7 @@ from time import perf_counter_ns, time
 from edge.abi.capabilities import NO_CAPABILITIES, Capabilities
 from edge.abi.sandbox import Sandbox, sandbox_maker
 from edge.dispatch import pages, pressure
+from edge.dispatch.canary import Canary
 from edge.dispatch.deployed import Deployed
 from edge.dispatch.idle import Idle
 from edge.dispatch.reports import Reports
@@ -24,7 +25,7 @@ from edge.errors import ConfigError, ModuleRefused, Problem
 from edge.http import cdn_loop
 from edge.http.body import Ledger
 from edge.model.route import Miss, RouteTable
-from edge.model.service import UnknownImports, Version
+from edge.model.service import Role, Service, UnknownImports, Version
 from edge.model.snapshot import Snapshot
 from edge.model.units import write_bytes, write_duration
 from edge.outcome import Ending, Outcome
@@ -66,6 +67,16 @@ class Prepared:
     settings: Settings
     routes: RouteTable
     deployed: tuple[Deployed, ...]
+    clock_resolution_ns: int
+
+    @property
+    def public(self) -> list[Service]:
+        """Services whose guests clients reach: what their backends are worth checking for."""
+        return [
+            each.service
+            for each in self.deployed
+            if each.runs and each.version.role is not Role.STAGED
+        ]
 
 
 class Dispatcher:
@@ -105,6 +116,8 @@ class Dispatcher:
         self._no_service = cells.block(NO_SERVICE_BLOCK, exact_codes=exact_codes)
         self._routes = RouteTable([])
         self._deployed: tuple[Deployed, ...] = ()
+        self._by_number: dict[tuple[str, int], Deployed] = {}  # the same, by service and version
+        self._clock_resolution_ns = 0
         self._retired: list[Deployed] = []  # with requests that began before a newer snapshot
         self._queues: dict[Deployed, None] = {}  # those with waiting visits, in turn
         self._queue_depth = 0
@@ -113,16 +126,28 @@ class Dispatcher:
 
     # Snapshots ------------------------------------------------------------------------------
 
-    def prepare(self, snapshot: Snapshot, artifact_of: ArtifactCheck) -> Prepared:
-        """Load and link everything of a snapshot.  Raises ConfigError; the old one serves on."""
+    def prepare(
+        self, snapshot: Snapshot, artifact_of: ArtifactCheck, *, keep: bool = False
+    ) -> Prepared:
+        """Load and link everything of a snapshot.  Raises ConfigError; the old one serves on.
+
+        `keep`: `equip` would give what it gave before, so that what is said of a version by the
+        same object stays as it is, its idle sandboxes included.
+        """
         problems: list[Problem] = []
         deployed = []
         clock_resolution_ns = max(1, int(snapshot.settings.wasm.clock_resolution * 1e9))
+        keep = keep and clock_resolution_ns == self._clock_resolution_ns
+        served = {id(each.version): each for each in self._deployed} if keep else {}
         for version in snapshot.versions:
+            kept = served.get(id(version))
+            if kept is not None:
+                deployed.append(kept)
+                continue
             try:
                 deployed.append(self._deploy(version, artifact_of, clock_resolution_ns))
             except ModuleRefused as refused:
-                problems.append(Problem(f"services.{version.service.name}", str(refused)))
+                problems.append(Problem(f"services.{version.label}", str(refused)))
         if problems:
             raise ConfigError(*problems)
         return Prepared(
@@ -130,6 +155,7 @@ class Dispatcher:
             snapshot.settings,
             snapshot.routes,
             tuple(deployed),
+            clock_resolution_ns,
         )
 
     def commit(self, prepared: Prepared) -> None:
@@ -141,7 +167,12 @@ class Dispatcher:
             if deployed not in kept and (deployed.active or deployed.waiting)
         ]
         before, self._deployed = self._deployed, prepared.deployed
+        self._by_number = {
+            (deployed.name, deployed.version.number): deployed for deployed in prepared.deployed
+        }
+        self._place_canaries()
         self._routes = prepared.routes
+        self._clock_resolution_ns = prepared.clock_resolution_ns
         for deployed in before:
             if deployed not in kept:
                 deployed.serves = False
@@ -149,6 +180,21 @@ class Dispatcher:
         self.publish()
         self.generation = prepared.generation
         self._cells.set(Gauge.GENERATION, prepared.generation)
+
+    def _place_canaries(self) -> None:
+        """One that cannot run takes no clients from the active version."""
+        canaries = {
+            deployed.name: Canary(deployed)
+            for deployed in self._deployed
+            if deployed.version.role is Role.CANARY and deployed.runs
+        }
+        for deployed in self._deployed:
+            is_active = deployed.version.role is Role.ACTIVE
+            deployed.canary = canaries.get(deployed.name) if is_active else None
+
+    def needs_artifact(self, version: Version) -> bool:
+        """Whether `prepare` would ask for the compiled module of a version."""
+        return not version.refused and self._template_in_use(version) is None
 
     def _deploy(
         self, version: Version, artifact_of: ArtifactCheck, clock_resolution_ns: int
@@ -178,17 +224,17 @@ class Dispatcher:
 
     def _template_in_use(self, version: Version) -> Template | None:
         """The template of the version that serves now, if nothing about it has changed."""
-        for deployed in self._deployed:
-            old = deployed.version
-            if (
-                old.service.name == version.service.name
-                and old.sha256 == version.sha256
-                and old.series == version.series
-                and old.service.limits == version.service.limits
-                and old.service.unknown_imports is version.service.unknown_imports
-            ):
-                return deployed.template
-        return None
+        deployed = self._by_number.get((version.service.name, version.number))
+        if deployed is None:
+            return None
+        old = deployed.version
+        same = (
+            old.sha256 == version.sha256
+            and old.series == version.series
+            and old.service.limits == version.service.limits
+            and old.service.unknown_imports is version.service.unknown_imports
+        )
+        return deployed.template if same else None
 
     # Requests -------------------------------------------------------------------------------
 
@@ -199,6 +245,8 @@ class Dispatcher:
             self._no_route(exchange, found)
             return
         deployed = self._deployed[found]
+        if deployed.canary is not None and deployed.canary.takes(exchange.client_address):
+            deployed = deployed.canary.deployed
         visit = Visit(self, exchange, deployed)
         if not deployed.runs:
             visit.refuse(self._why_not(deployed))
@@ -215,6 +263,23 @@ class Dispatcher:
             self._start(visit)
         else:
             self._admit(visit)
+
+    def handle_invoke(self, exchange: Exchange, service: str, number: int) -> bool:
+        """Take one request for a version, whatever its routes and its role are.
+
+        False, with nothing done, when this worker does not serve that version.
+        """
+        deployed = self._by_number.get((service, number))
+        if deployed is None:
+            return False
+        visit = Visit(self, exchange, deployed)
+        if not deployed.runs:
+            visit.refuse(self._why_not(deployed))
+        elif exchange.cdn_loop and cdn_loop.is_loop(exchange.cdn_loop, deployed.name.encode()):
+            visit.refuse(Outcome(Ending.LOOP, "the request has passed this service too often"))
+        else:
+            self._admit(visit)  # always a sandbox of its own
+        return True
 
     def _hand_over(self, visit: Visit) -> bool:
         """Give a request to a sandbox that waits for one; True when it needs no other."""

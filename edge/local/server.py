@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -179,14 +179,16 @@ class LocalServer:
             )
         self._generation += 1
         served = built.numbered(self._generation)
+        # Of a service that has not changed, the object that its version has.
+        world = replace(world, services=tuple(v.service for v in served.snapshot.versions))
         await self.features.prepare(world)
         opened: dict[str, int] = {}
         try:
-            for name, artifact in served.artifacts.items():
-                opened[name] = await asyncio.to_thread(_opened, artifact)
+            for sha256, artifact in served.artifacts.items():
+                opened[sha256] = await asyncio.to_thread(_opened, artifact)
 
             def artifact_of(version: Version) -> str:
-                return f"/proc/self/fd/{opened[version.service.name]}"
+                return f"/proc/self/fd/{opened[version.sha256]}"
 
             prepared = self._dispatcher.prepare(served.snapshot, artifact_of)
         finally:

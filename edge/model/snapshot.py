@@ -5,11 +5,13 @@ The supervisor builds a snapshot and sends it through a pipe; a worker swaps one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
 
+from edge.errors import ConfigError, Problem
 from edge.model.plain import from_plain, to_plain
-from edge.model.route import Miss, RouteTable
-from edge.model.service import Version
+from edge.model.route import Miss, Route, RouteTable, find_conflicts
+from edge.model.service import Role, Version
 from edge.settings import Settings
 
 
@@ -17,17 +19,25 @@ from edge.settings import Settings
 class Snapshot:
     """One generation of the served world; higher generations replace lower ones.
 
-    Raises ConfigError when two services have the same route.
+    Of a service there may be several versions; routes lead to the active one alone.  `like` is an
+    earlier snapshot: with the same routes its table is taken over.  Raises ConfigError when two
+    services have the same route or name.
     """
 
     generation: int
     settings: Settings
     versions: tuple[Version, ...]
     routes: RouteTable = field(init=False, repr=False, compare=False)
+    like: InitVar[Snapshot | None] = None
 
-    def __post_init__(self) -> None:
-        table = RouteTable([version.service.routes for version in self.versions])
+    def __post_init__(self, like: Snapshot | None) -> None:
+        if like is not None and _rows(like.versions) == _rows(self.versions):
+            table = like.routes  # 500 services take 3 ms otherwise
+        else:
+            table = _table(self.versions)
         object.__setattr__(self, "routes", table)
+        if like is None or like.versions is not self.versions:
+            _refuse_doubles(self.versions)
 
     def lookup(self, host: bytes, path: bytes) -> Version | Miss:
         """The version that answers; host in lower case without port, path raw without query."""
@@ -44,3 +54,33 @@ class Snapshot:
     def from_json(cls, data: dict[str, object]) -> Snapshot:
         """The snapshot that `to_json` described; raises KeyError, TypeError or ValueError."""
         return from_plain(cls, data)
+
+
+def _rows(versions: Sequence[Version]) -> list[tuple[Route, ...]]:
+    """The routes that lead to each version, so that a route's target is a version's position."""
+    return [version.service.routes if version.role is Role.ACTIVE else () for version in versions]
+
+
+def _table(versions: Sequence[Version]) -> RouteTable:
+    rows = _rows(versions)
+    try:
+        return RouteTable(rows)
+    except ConfigError:
+        names = [version.service.name for version in versions]
+        problems = [
+            Problem(
+                f"services.{names[found.second[0]]}.routes[{found.second[1]}]",
+                f"two routes for {found.route}: the other is {names[found.first[0]]}'s",
+            )
+            for found in find_conflicts(rows)
+        ]
+        raise ConfigError(*problems) from None
+
+
+def _refuse_doubles(versions: Sequence[Version]) -> None:
+    seen: set[str] = set()
+    for version in versions:
+        label = version.label
+        if label in seen:
+            raise ConfigError(Problem(f"services.{label}", "two services have this name"))
+        seen.add(label)

@@ -63,3 +63,4 @@ class Wanted:
     share: int
     sha256: str  # of its module
     revision: int  # of the version when it was read
+    warnings: tuple[str, ...] = ()  # for its developer

@@ -114,12 +114,12 @@ class ArtifactCache:
         try:
             artifact = self._read_record(name)
             os.close(open_artifact(artifact))
-        except FileNotFoundError:
+            os.utime(artifact.path)  # eviction takes the least recently used
+        except FileNotFoundError:  # or evicted meanwhile, for one that has just been compiled
             return None
         except (ArtifactRefused, ValueError):
             self._remove(name)
             return None
-        os.utime(artifact.path)  # eviction takes the least recently used
         return artifact
 
     def insert(self, info: ModuleInfo, code: bytes) -> Artifact:

@@ -17,9 +17,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import edge
 from edge.errors import ModuleRefused
@@ -36,6 +38,16 @@ MAX_ARTIFACT_GROWTH: Final = 16
 MIN_ARTIFACT_BYTES: Final = 64 * 1024**2
 MAX_STDERR_BYTES: Final = 64 * 1024
 _PIECE: Final = 256 * 1024
+CORES_PER_COMPILATION: Final = 4  # a large module keeps about as many busy
+
+# An event's name and its facts: `queued`, `compiling` (module_bytes), `compiled` (seconds,
+# code_bytes; 0 seconds for what the cache had).
+Progress = Callable[[str, Mapping[str, object]], None]
+
+
+def no_progress(event: str, facts: Mapping[str, object]) -> None:
+    """For compilations that nobody watches."""
+
 
 # -I keeps the current directory, user packages and PYTHON* out; the one path it needs is named.
 _BOOTSTRAP: Final = (
@@ -54,7 +66,10 @@ class Compiled:
 
 
 class Compiler:
-    """Compiles modules one at a time, through the cache.  One compilation may use every core."""
+    """Compiles modules through the cache: a few at once, and never one module twice at a time.
+
+    What the cache has waits for no compilation.
+    """
 
     def __init__(
         self,
@@ -71,7 +86,9 @@ class Compiler:
         self._max_module_bytes = max_module_bytes
         self._exceptions = exceptions
         self._python = python
-        self._turn = asyncio.Lock()
+        self._turns = asyncio.Semaphore(settings.parallel or automatic_parallel())
+        # By module hash; one lives as long as somebody holds or awaits it.
+        self._alone: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.compiled = 0  # children that were started
         self.notes: set[str] = set()
 
@@ -83,22 +100,60 @@ class Compiler:
         """Keep these in the cache whatever its size: they are being served."""
         self._cache.pinned = sha256s
 
-    async def artifact_of(self, data: bytes, service: str = "") -> Artifact:
+    async def artifact_of(
+        self, data: bytes, service: str = "", progress: Progress = no_progress
+    ) -> Artifact:
         """The artifact of a module, from the cache or fresh; `service` is for the log.
 
         Raises ModuleRefused with one line for its author, OSError when it cannot be stored.
         """
         recognise(data, max_bytes=self._max_module_bytes)
-        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
-        async with self._turn:  # two services may share one module: the second finds it
-            found = await asyncio.to_thread(self._cache.lookup, digest)
+        digest = await asyncio.to_thread(_sha256, data)
+        return await self._artifact(digest, lambda: data, service, progress)
+
+    async def artifact_named(
+        self,
+        sha256: str,
+        read: Callable[[], bytes],
+        service: str = "",
+        progress: Progress = no_progress,
+    ) -> Artifact:
+        """The same by module hash; `read` gives the module, in a thread, if it is needed at all.
+
+        Raises what `read` raises, too, and ModuleRefused when that is not the module.
+        """
+        return await self._artifact(sha256, read, service, progress)
+
+    async def _artifact(
+        self, digest: str, read: Callable[[], bytes], service: str, progress: Progress
+    ) -> Artifact:
+        alone = self._alone.setdefault(digest, asyncio.Lock())
+        if alone.locked():
+            progress("queued", {"for": "the same module"})
+        async with alone:  # two services may share one module: the second finds it
+            found = await self.stored(digest)
             if found is not None:
+                progress("compiled", {"seconds": 0.0, "code_bytes": found.size})
                 return found
-            compiled = await self._compile(data, service)
-            if compiled.info.sha256 != digest:
-                raise ModuleRefused("the compile process described another module than it was sent")
-            self.notes.update(compiled.notes)
-            return await asyncio.to_thread(self._cache.insert, compiled.info, compiled.code)
+            if self._turns.locked():
+                progress("queued", {"for": "other modules"})
+            async with self._turns:
+                data = await asyncio.to_thread(read)  # in turn: what waits should not hold modules
+                recognise(data, max_bytes=self._max_module_bytes)
+                return await self._fresh(digest, data, service, progress)
+
+    async def _fresh(self, digest: str, data: bytes, service: str, progress: Progress) -> Artifact:
+        begin = time.monotonic()
+        progress("compiling", {"module_bytes": len(data)})
+        compiled = await self._compile(data, service)
+        if compiled.info.sha256 != digest:
+            raise ModuleRefused("its compiled form is that of another module: its file has changed")
+        self.notes.update(compiled.notes)
+        artifact = await asyncio.to_thread(self._cache.insert, compiled.info, compiled.code)
+        progress(
+            "compiled", {"seconds": time.monotonic() - begin, "code_bytes": len(compiled.code)}
+        )
+        return artifact
 
     async def _compile(self, data: bytes, service: str) -> Compiled:
         self.compiled += 1
@@ -166,6 +221,15 @@ class Compiler:
         return (
             f"the compile process failed ({how}; compile.memory is {limits.memory} bytes): {detail}"
         )
+
+
+def automatic_parallel() -> int:
+    """How many modules are compiled at once where nobody has said so."""
+    return max(1, len(os.sched_getaffinity(0)) // CORES_PER_COMPILATION)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _converse(

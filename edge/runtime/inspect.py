@@ -26,6 +26,7 @@ START: Final = "_start"
 REACTOR_START: Final = "_initialize"
 MEMORY: Final = "memory"
 MAX_TABLES: Final = 1  # the instance pool holds one table per sandbox
+MAX_EXPORTS: Final = 200  # that are told of; a guest needs two
 MAX_REASON: Final = 16_384  # characters of one refusal; names come from the module
 
 # The second four bytes of a binary: the version, then the layer; 1 is a component
@@ -78,6 +79,8 @@ class ModuleInfo:
     memory_bytes: int  # minimum of the exported memory
     tables: tuple[int, ...]  # minimum elements of each
     start_function: bool  # guest code runs while it is instantiated
+    memory_max_bytes: int | None = None  # that it declares
+    exports: tuple[str, ...] = ()  # names, the first so many
 
     def to_plain(self) -> dict[str, object]:
         """Plain types for JSON."""
@@ -89,6 +92,8 @@ class ModuleInfo:
             "memory_bytes": self.memory_bytes,
             "tables": list(self.tables),
             "start_function": self.start_function,
+            "memory_max_bytes": self.memory_max_bytes,
+            "exports": list(self.exports),
         }
 
     @classmethod
@@ -104,6 +109,10 @@ class ModuleInfo:
             memory_bytes=_count(data, "memory_bytes"),
             tables=tuple(_tables(data.get("tables"))),
             start_function=data.get("start_function") is True,
+            memory_max_bytes=(
+                None if data.get("memory_max_bytes") is None else _count(data, "memory_max_bytes")
+            ),
+            exports=tuple(_names(data.get("exports"))),
         )
 
 
@@ -171,6 +180,8 @@ def inspect(wasm: bytes, *, sha256: str, size: int) -> ModuleInfo:
         memory_bytes=found.memories[0],
         tables=tuple(found.tables),
         start_function=found.start,
+        memory_max_bytes=found.memory_maxima[0],
+        exports=tuple(one_line(export.name) for export in found.exports[:MAX_EXPORTS]),
     )
 
 
@@ -297,6 +308,15 @@ def _tables(data: object) -> Iterator[int]:
         if type(size) is not int or size < 0:
             raise ValueError("module info: a table's size is not a count")
         yield size
+
+
+def _names(data: object) -> Iterator[str]:
+    if not isinstance(data, list) or len(data) > MAX_EXPORTS:
+        raise ValueError("module info: exports is not a short list")
+    for name in data:
+        if not isinstance(name, str):
+            raise ValueError("module info: the name of an export is not text")
+        yield name
 
 
 def _import(data: object) -> Import:

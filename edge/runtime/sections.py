@@ -71,6 +71,7 @@ class Sections:
     imports: list[Import] = field(default_factory=list)
     exports: list[Export] = field(default_factory=list)
     memories: list[int] = field(default_factory=list)
+    memory_maxima: list[int | None] = field(default_factory=list)  # as declared, if it is
     tables: list[int] = field(default_factory=list)
     start: bool = False
 
@@ -151,10 +152,13 @@ class _Reader:
 
     def _table(self) -> None:
         self._value_type()
-        self._found.tables.append(self._limits())
+        least, _ = self._limits()
+        self._found.tables.append(least)
 
     def _memory(self) -> None:
-        self._found.memories.append(self._limits() * PAGE)
+        least, most = self._limits()
+        self._found.memories.append(least * PAGE)
+        self._found.memory_maxima.append(None if most is None else most * PAGE)
 
     def _export(self) -> None:
         name, kind, index = self._name(), self._kind(), self._number()
@@ -172,14 +176,12 @@ class _Reader:
             raise MalformedModule(f"type {index} of {len(self._types)}")
         return self._types[index]
 
-    def _limits(self) -> int:
+    def _limits(self) -> tuple[int, int | None]:
         flags = self._byte()
         if flags > 1:
             raise MalformedModule(f"limits with flags {flags:#x} at byte {self._at - 1}")
         least = self._number()
-        if flags:
-            self._number()
-        return least
+        return least, self._number() if flags else None
 
     def _value_type(self) -> str:
         byte = self._byte()

@@ -10,40 +10,44 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from edge.control import (
     Abort,
     Commit,
     Committed,
+    ControlError,
     Drain,
     Failed,
-    Prepare,
     Prepared,
     Sizing,
     Started,
     ToSupervisor,
     Unusable,
-    encode,
 )
+from edge.model.service import Version
 from edge.supervisor.breaker import Backoff, Breaker, VersionKey
 from edge.supervisor.launch import Launch
 from edge.supervisor.process import End, Phase, WorkerProcess
 from edge.supervisor.retirement import Retirement
-from edge.supervisor.world import World
+from edge.supervisor.world import World, series_of
 from edge.telemetry.directory import BlockDirectory
 from edge.telemetry.layout import Gauge
 from edge.telemetry.shared import SharedCells
 from edge.telemetry.supervisor_counters import SupervisorCounters
+from edge.transfer import Parcel, Sender
 
 log = logging.getLogger("edge.supervisor")
 
 SILENCE_NS: Final = 1_000_000_000  # a ready worker beats ten times in this
 START_SECONDS: Final = 60.0
 PREPARE_SECONDS: Final = 60.0
+COMMIT_SECONDS: Final = 10.0  # a worker swaps one reference; one that cannot is not let serve on
 
-Reasons = Mapping[str, str]  # by service; "" for a worker itself
+Reasons = Mapping[str, str]  # by label of a version; "" for a worker itself
+Persist = Callable[[], Awaitable[None]]
 
 
 class PublishFailed(Exception):
@@ -87,7 +91,9 @@ class Fleet:
         self._directory = directory
         self._retirement = Retirement(directory, cells)
         self._generation = world.generation
-        self._frame = (world.generation, encode(Prepare(world.snapshot, world.artifacts)))
+        self._sender = Sender()
+        self._packing = asyncio.Lock()
+        self._moved = asyncio.Event()  # some worker has committed, or died
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -111,7 +117,7 @@ class Fleet:
         return self._launch.sizing
 
     def take_refusals(self) -> dict[str, str]:
-        """Services that no worker can load, and why; handed out once."""
+        """Versions that no worker can load, by label, and why; handed out once."""
         taken, self._refusals = self._refusals, {}
         return taken
 
@@ -128,7 +134,7 @@ class Fleet:
             self._empty.clear()
             try:
                 await self._launch.start(worker, self.world.snapshot.settings)
-                end = await worker.wait()
+                end = await self._accompany(worker)
             except OSError as error:
                 end = End("spawn", f"could not be started: {error}")
             finally:
@@ -138,6 +144,14 @@ class Fleet:
                     self._empty.set()
             self._died(worker, end)
             await asyncio.sleep(backoff.after(loop.time() - began))
+
+    async def _accompany(self, worker: WorkerProcess) -> End:
+        """Bring a worker to what is published, whenever it is behind, until it has ended."""
+        async with asyncio.TaskGroup() as tasks:
+            catching_up = tasks.create_task(self._catch_up(worker))
+            end = await worker.wait()
+            catching_up.cancel()
+        return end
 
     def watch(self) -> None:
         """Kill the worker that is silent for longest; called ten times a second, and when on time.
@@ -159,7 +173,11 @@ class Fleet:
 
     def discard(self, world: World) -> None:
         """Forget a world that was built and will not be published."""
-        self._retirement.forget(world.series - self.world.series)
+        self.discard_versions(world.snapshot.versions)
+
+    def discard_versions(self, versions: Iterable[Version]) -> None:
+        """The same for single versions."""
+        self._retirement.forget(frozenset(map(series_of, versions)) - self.world.series)
 
     def retire(self) -> None:
         """Give back the counters of versions that nobody serves any more; once a second."""
@@ -190,6 +208,7 @@ class Fleet:
         cells = self._cells.worker(worker.slot)
         running = cells.get(Gauge.RUNNING)
         cells.end()
+        self._moved.set()
         vote = self._votes.get(worker)
         if vote is not None and not vote.done():
             vote.set_result({"": f"worker {worker.slot} {end.detail}"})
@@ -219,53 +238,82 @@ class Fleet:
 
     # Worlds -----------------------------------------------------------------------------------
 
-    async def publish(self, make: Callable[[World], World], *, strict: bool) -> World:
-        """Have every worker serve `make(the world now)`.
+    async def publish(
+        self, make: Callable[[World], World], *, strict: bool, persist: Persist | None = None
+    ) -> World:
+        """Have every worker serve `make(the world now)`; none serves another one afterwards.
 
         Strict: PublishFailed when any worker cannot, and nothing has changed.  Not strict, for
         what makes the world safer: a worker that cannot is killed and its successor tries again.
+        `persist` makes it durable: called when all have prepared, before any commits.  What it or
+        `make` raises is raised, with nothing changed.  Who might be cancelled meanwhile shields
+        it: what `persist` has written is to be served.
         """
         async with self._publishing:
+            if strict and self.draining:
+                raise PublishFailed({"": "the server is stopping"})
             self._generation += 1
-            candidate = make(self.world).numbered(self._generation)
-            self._frame = (
-                candidate.generation, encode(Prepare(candidate.snapshot, candidate.artifacts))
-            )  # fmt: skip
-            asked = [worker for worker in self.workers if worker.phase is Phase.READY]
-            reasons = await self._poll(asked, candidate)
-            living = [worker for worker in asked if worker.phase is Phase.READY]
-            if strict and any(reasons.values()):
-                for worker in living:
-                    worker.asked = 0
-                    worker.send(Abort(candidate.generation))
+            candidate = self._counted(make(self.world)).numbered(self._generation)
+            self._retirement.hold(candidate.series)
+            try:
+                await self._offer(candidate, strict=strict, persist=persist)
+            except BaseException:
+                self._retirement.hold(())
                 self._retirement.forget(candidate.series - self.world.series)
-                self._frame = (0, b"")
                 for worker in self.workers:  # one may have been on its way to the present world
                     self._converge(worker)
-                raise PublishFailed({k: v for why in reasons.values() for k, v in why.items()})
-            self._retirement.retire(self.world.series - candidate.series, candidate.generation)
-            self._retirement.keep(candidate.series)
-            self.world = candidate
-            for worker in living:
-                if reasons.get(worker):
-                    worker.kill("cannot_load")
-                else:
-                    worker.send(Commit(candidate.generation))
-            for worker in self.workers:
-                self._converge(worker)
+                raise
+            self._retirement.hold(())
+            await self._arrive(candidate.generation)
             return candidate
 
+    async def _offer(self, candidate: World, *, strict: bool, persist: Persist | None) -> None:
+        """Have it prepared, remembered and committed; or aborted, and raise."""
+        asked, reasons = await self._poll(candidate)
+        try:
+            if strict and any(reasons.values()):
+                raise PublishFailed({k: v for why in reasons.values() for k, v in why.items()})
+            if persist is not None:
+                await persist()
+        except BaseException:
+            for worker in asked:
+                if worker.phase is Phase.READY:
+                    worker.asked = 0
+                    worker.send(Abort(candidate.generation))
+            raise
+        self._retirement.retire(self.world.series - candidate.series, candidate.generation)
+        self._retirement.keep(candidate.series)
+        self.world = candidate
+        for worker in asked:
+            if worker.phase is not Phase.READY:
+                continue
+            if reasons.get(worker):
+                worker.kill("cannot_load")
+            else:
+                self._commit(worker, candidate.generation)
+        for worker in self.workers:
+            self._converge(worker)
+
     async def _poll(
-        self, asked: list[WorkerProcess], candidate: World
-    ) -> dict[WorkerProcess, Reasons]:
+        self, candidate: World
+    ) -> tuple[list[WorkerProcess], dict[WorkerProcess, Reasons]]:
+        """Ask every ready worker to prepare it: those asked, and why some of them cannot."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PREPARE_SECONDS
         reasons: dict[WorkerProcess, Reasons] = {}
+        parcels: dict[frozenset[str], Parcel] = {}
+        while True:  # what a worker holds may change, or a worker come, while something is packed
+            asked = [worker for worker in self.workers if worker.phase is Phase.READY]
+            missing = {worker.holds for worker in asked} - parcels.keys()
+            if not missing and parcels:
+                break
+            # Packed even when nobody is there to ask: what cannot be sent must not be published.
+            for held in missing or {frozenset[str]()}:
+                parcels[held] = await self._pack(candidate, held)
+        deadline = loop.time() + PREPARE_SECONDS
         self._votes = {worker: loop.create_future() for worker in asked}
         try:
             for worker in asked:
-                worker.asked = candidate.generation
-                worker.send_frame(self._frame[1])
+                self._ask(worker, candidate.generation, parcels[worker.holds])
             for worker, vote in self._votes.items():
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -273,21 +321,98 @@ class Fleet:
                 except TimeoutError:
                     worker.kill("prepare_timeout")
                     reasons[worker] = {"": f"no answer from worker {worker.slot} in time"}
+        except BaseException:
+            for worker in asked:
+                worker.asked = 0
+                worker.send(Abort(candidate.generation))
+            raise
         finally:
             self._votes = {}
-        return reasons
+        return asked, reasons
+
+    async def _arrive(self, generation: int) -> None:
+        """Until no worker serves an older world, or is about to."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMMIT_SECONDS):
+                while any(_lags(worker, generation) for worker in self.workers):
+                    self._moved.clear()
+                    await self._moved.wait()
+        for worker in self.workers:
+            if _lags(worker, generation):
+                worker.kill("commit_timeout")
+
+    async def _pack(self, world: World, held: frozenset[str]) -> Parcel:
+        async with self._packing:
+            try:
+                return await asyncio.to_thread(
+                    self._sender.pack, world.snapshot, world.artifacts, held
+                )
+            except ControlError as error:
+                raise PublishFailed({"": str(error)}) from error
+
+    def _counted(self, world: World) -> World:
+        """The same with counters of its own: one that had left may have lost them meanwhile.
+
+        It was built before, and its counters may have been given to another version since.
+        """
+        served = {id(version) for version in self.world.snapshot.versions}
+        moved: dict[int, int] = {}
+        for version in world.snapshot.versions:
+            if id(version) not in served:
+                block = self._directory.assign(series_of(version))
+                if block != version.series:
+                    moved[id(version)] = block
+        if not moved:
+            return world
+        versions = tuple(
+            replace(v, series=moved.get(id(v), v.series)) for v in world.snapshot.versions
+        )
+        return World(replace(world.snapshot, versions=versions), world.artifacts)
+
+    # One worker -------------------------------------------------------------------------------
+
+    def _ask(self, worker: WorkerProcess, generation: int, parcel: Parcel) -> None:
+        worker.asked = generation
+        worker.offered = parcel.digests
+        worker.send_frame(parcel.frame)
+
+    def _commit(self, worker: WorkerProcess, generation: int) -> None:
+        """It holds from here on what it was asked to prepare: it reads in the order we write."""
+        worker.told = generation
+        worker.holds = worker.offered
+        worker.send(Commit(generation))
 
     def _converge(self, worker: WorkerProcess) -> None:
-        """Bring one worker to the published world, unless it is there or on its way."""
-        wanted = self.world.generation
+        """Have one worker brought to the published world, unless it is there or on its way."""
+        if self._is_behind(worker):
+            worker.behind.set()
+
+    def _is_behind(self, worker: WorkerProcess) -> bool:
         if not worker.engine_ready or worker.phase not in (Phase.STARTING, Phase.READY):
-            return
-        if wanted in (worker.generation, worker.asked):
-            return
-        if self._frame[0] != wanted:
-            self._frame = (wanted, encode(Prepare(self.world.snapshot, self.world.artifacts)))
-        worker.asked = wanted
-        worker.send_frame(self._frame[1])
+            return False
+        return self.world.generation not in (worker.generation, worker.told, worker.asked)
+
+    async def _catch_up(self, worker: WorkerProcess) -> None:
+        while True:
+            await worker.behind.wait()
+            worker.behind.clear()
+            if not self._is_behind(worker):
+                continue
+            world, held = self.world, worker.holds
+            worker.asked = world.generation
+            try:
+                parcel = await self._pack(world, held)
+            except PublishFailed:  # it was published, so it could be sent
+                log.exception("worker %d cannot be told what to serve", worker.slot)
+                worker.kill("cannot_load")
+                return
+            if worker.asked != world.generation:
+                continue  # a newer one has been offered meanwhile
+            if self.world is world and worker.holds == held:
+                self._ask(worker, world.generation, parcel)
+            else:
+                worker.asked = 0
+                self._converge(worker)
 
     def _received(self, worker: WorkerProcess, message: ToSupervisor) -> None:
         vote = self._votes.get(worker)
@@ -305,7 +430,7 @@ class Fleet:
                     vote.set_result(reasons or {"": "it gave no reason"})
             case Prepared(generation):
                 if generation == self.world.generation:
-                    worker.send(Commit(generation))
+                    self._commit(worker, generation)
                 else:
                     self._converge(worker)
             case Failed(_, reasons):
@@ -314,6 +439,7 @@ class Fleet:
             case Committed(generation):
                 worker.asked = 0 if worker.asked == generation else worker.asked
                 worker.generation = generation
+                self._moved.set()
                 if worker.phase is Phase.STARTING:
                     worker.phase = Phase.READY
                     log.info("worker ready", extra={"worker": worker.slot, "pid": worker.pid})
@@ -328,7 +454,7 @@ class Fleet:
 
     def _cannot_load(self, worker: WorkerProcess, reasons: Reasons) -> None:
         """Blame the module when no worker serves it, and the worker when another one does."""
-        known = {version.service.name for version in self.world.snapshot.versions}
+        known = {version.label for version in self.world.snapshot.versions}
         log.error("worker %d cannot load: %s", worker.slot, PublishFailed(reasons))
         others = any(self._serves(other) for other in self._workers.values())
         if others or not reasons or not known.issuperset(reasons):
@@ -339,3 +465,9 @@ class Fleet:
             return
         self._refusals.update(reasons)
         self._attention()
+
+
+def _lags(worker: WorkerProcess, generation: int) -> bool:
+    """Whether it serves an older world, or was told to."""
+    serving = worker.phase in (Phase.STARTING, Phase.READY) and worker.told > 0
+    return serving and worker.generation < generation

@@ -69,6 +69,10 @@ class WorkerProcess:
         self.pid = 0
         self.generation = 0  # that it serves
         self.asked = 0  # generation it was last asked to prepare and has not answered for
+        self.told = 0  # generation it was last told to commit
+        self.offered: frozenset[str] = frozenset()  # versions of `asked`, by digest
+        self.holds: frozenset[str] = frozenset()  # versions that it need not be sent again
+        self.behind = asyncio.Event()  # it is to be sent what is published
         self.engine_ready = False
         self.started_at = 0.0  # loop time, seconds
         self._on_message = on_message

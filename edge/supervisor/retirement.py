@@ -28,6 +28,11 @@ class Retirement:
         self._directory = directory
         self._cells = cells
         self._leaving: dict[Series, _Leaving] = {}
+        self._held: frozenset[Series] = frozenset()
+
+    def hold(self, series: Iterable[Series]) -> None:
+        """Exactly these are about to be served: what becomes of them is decided later."""
+        self._held = frozenset(series)
 
     def retire(self, series: Iterable[Series], generation: int) -> None:
         """From `generation` on these are not served."""
@@ -51,7 +56,8 @@ class Retirement:
         for series, leaving in list(self._leaving.items()):
             block = blocks.get(series)
             busy = block is not None and self._in_flight(block)
-            leaving.quiet = 0 if busy or oldest < leaving.generation else leaving.quiet + 1
+            early = busy or oldest < leaving.generation or series in self._held
+            leaving.quiet = 0 if early else leaving.quiet + 1
             if leaving.quiet >= QUIET_LOOKS:
                 del self._leaving[series]
                 self._directory.release(series)

@@ -34,6 +34,8 @@ class SupervisorCounters:
     restarts: LabelledCounter = field(default_factory=LabelledCounter)  # worker, reason
     quarantines: LabelledCounter = field(default_factory=LabelledCounter)  # service, version
     deploys: LabelledCounter = field(default_factory=LabelledCounter)  # service, result
+    activations: LabelledCounter = field(default_factory=LabelledCounter)  # reason
+    canary_rollbacks: LabelledCounter = field(default_factory=LabelledCounter)  # service
     reloads: LabelledCounter = field(default_factory=LabelledCounter)  # result: ok, failed
     last_reload_ok: bool = True
     last_reload_ok_at: float = 0.0  # wall clock, seconds

@@ -57,41 +57,48 @@ class HealthMonitor:
         self._upstream = upstream
         self._loop = loop
         self._share = share
-        self._checks: dict[tuple[str, str], _Checks] = {}
+        # Two versions of a service may tell different things of one backend.
+        self._checks: dict[tuple[str, str], list[_Checks]] = {}
 
     def watch(self, backends: Mapping[str, Iterable[Backend]]) -> None:
         """Check these backends, by service, and no others.  What is known of those that stay the
         same is kept.
         """
-        wanted = {
-            (service, backend.name): backend
-            for service, several in backends.items()
-            for backend in several
-            if backend.health_check is not None and backend.health is None
-        }
-        for key, checks in tuple(self._checks.items()):
-            if wanted.get(key) != checks.backend:
-                checks.stop()
-                del self._checks[key]
-        for key, backend in wanted.items():
-            if key not in self._checks:
-                made = _Checks(key[0], backend, self._upstream(key[0]), self._loop)
-                self._checks[key] = made
-                made.start(self._share())
+        before, self._checks = self._checks, {}
+        for service, several in backends.items():
+            for backend in several:
+                if backend.health_check is None or backend.health is not None:
+                    continue
+                key = (service, backend.name)
+                checks = self._checks.setdefault(key, [])
+                if any(each.backend == backend for each in checks):
+                    continue
+                old = before.get(key, [])
+                kept = next((each for each in old if each.backend == backend), None)
+                if kept is not None:
+                    old.remove(kept)
+                else:
+                    kept = _Checks(service, backend, self._upstream(service), self._loop)
+                    kept.start(self._share())
+                checks.append(kept)
+        for old in before.values():
+            for each in old:
+                each.stop()
 
     def health(self, service: str, backend: Backend) -> Health:
         """By the checks; UNKNOWN for a backend that has none, or is not the one that is checked."""
-        checks = self._checks.get((service, backend.name))
-        if checks is None or (checks.backend is not backend and checks.backend != backend):
-            return Health.UNKNOWN
-        return checks.window.health
+        for checks in self._checks.get((service, backend.name), ()):
+            if checks.backend is backend or checks.backend == backend:
+                return checks.window.health
+        return Health.UNKNOWN
 
     def statistics(self) -> list[BackendHealth]:
         return [
             BackendHealth(
                 service, name, checks.window.health, checks.window.checks, checks.window.failures
             )
-            for (service, name), checks in self._checks.items()
+            for (service, name), several in self._checks.items()
+            for checks in several
         ]
 
     def close(self) -> None:

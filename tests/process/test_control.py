@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,10 @@ from edge.control import (
     decode_to_worker,
     encode,
 )
+from edge.model.plain import to_plain
 from edge.model.route import Route
 from edge.model.secret import Secret
 from edge.model.service import Service, Version
-from edge.model.snapshot import Snapshot
 from edge.runtime.artifacts import Artifact
 from edge.runtime.inspect import ModuleInfo
 from edge.runtime.sections import Import, Kind
@@ -55,7 +56,7 @@ SERVICE = Service(
     env={"A": "b"},
     secret_stores={"keys": {"api": Secret(b"\xff\0hidden")}},
 )
-SNAPSHOT = Snapshot(7, Settings(), (Version(SERVICE, 2, "ab" * 32, Path("/a.code"), series=4),))
+VERSION = Version(SERVICE, 2, "ab" * 32, Path("/a.code"), series=4)
 
 TO_WORKER: list[ToWorker] = [
     Init(
@@ -64,7 +65,10 @@ TO_WORKER: list[ToWorker] = [
         sizing=Sizing(10, 1 << 30, 1 << 27, 1000), settings=Settings(),
         rates=Path("/dev/shm/r"), own_addresses=("127.0.0.1:8090",),
     ),
-    Prepare(SNAPSHOT, {"shop": Artifact(Path("/a.code"), "cd" * 32, 12, INFO)}),
+    Prepare(
+        7, Settings(), ("e1", "e2"), {"e2": json.dumps(to_plain(VERSION))},
+        {"ab" * 32: Artifact(Path("/a.code"), "cd" * 32, 12, INFO)},
+    ),
     Commit(7),
     Abort(7),
     Drain(1.5),
@@ -152,7 +156,8 @@ def test_orders_that_cannot_be_read_are_refused(body: bytes) -> None:
 
 
 def test_secrets_do_not_show_in_what_is_logged_about_a_message() -> None:
-    assert "hidden" not in repr(TO_WORKER[1])
+    assert b64encode(b"\xff\0hidden") in encode(TO_WORKER[1])
+    assert "shop.test" not in repr(TO_WORKER[1])
 
 
 class _Deaf(asyncio.Transport):

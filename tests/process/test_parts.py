@@ -110,17 +110,18 @@ def _world(**refused: str) -> World:
 
     info = ModuleInfo("a" * 64, 1, "wasi", (), 0, (), start_function=False)
     names = ("a", "b")
-    artifacts = {n: Artifact(Path(n), "d", 1, replace(info, sha256=n * 64)) for n in names}
-    return World(
-        Snapshot(3, Settings(), tuple(map(version, names))),
-        {n: artifact for n, artifact in artifacts.items() if n not in refused},
-    )
+    artifacts = {
+        n * 64: Artifact(Path(n), "d", 1, replace(info, sha256=n * 64))
+        for n in names
+        if n not in refused
+    }
+    return World(Snapshot(3, Settings(), tuple(map(version, names))), artifacts)
 
 
 def test_a_world_can_lose_a_service_and_keep_the_others() -> None:
     world = _world().with_refused({"a": "too large"})
     assert world.refused == {"a": "too large"}
-    assert set(world.artifacts) == {"b"}
+    assert set(world.artifacts) == {"b" * 64}
     assert world.snapshot.versions[0].artifact is None
     assert world.snapshot.versions[1] == _world().snapshot.versions[1]
 
@@ -135,10 +136,10 @@ def test_exactly_the_named_versions_are_in_quarantine() -> None:
 
 def test_a_repaired_artifact_replaces_the_lost_one() -> None:
     world = _world()
-    fresh = replace(world.artifacts["a"], digest="new")
+    fresh = replace(world.artifacts["a" * 64], digest="new")
     repaired = world.with_artifacts({"a" * 64: fresh})
-    assert repaired.artifacts["a"].digest == "new"
-    assert repaired.artifacts["b"] == world.artifacts["b"]
+    assert repaired.artifacts["a" * 64].digest == "new"
+    assert repaired.artifacts["b" * 64] == world.artifacts["b" * 64]
 
 
 def test_counters_are_given_back_only_when_nobody_can_write_them(cells: SharedCells) -> None:

@@ -138,7 +138,9 @@ class Server:
         """One request to the control API."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=DEADLINE)
         try:
-            connection.request("GET", path)
+            token = self.state_dir / "admin.token"
+            shown = f"Bearer {token.read_text().strip()}" if token.exists() else "none"
+            connection.request("GET", path, headers={"authorization": shown})
             response = connection.getresponse()
             return response.status, response.read()
         finally:

@@ -8,5 +8,7 @@ from edge.admin.around import Around
 
 def routes(around: Around) -> list[Route]:
     """All of `/v1`, in the order in which the documentation lists them."""
-    modules = ()
-    return [route for module in modules for route in module(around)]
+    from edge.admin.v1 import deploy, services
+
+    modules = (services, deploy)
+    return [route for module in modules for route in module.routes(around)]

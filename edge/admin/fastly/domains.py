@@ -1,0 +1,88 @@
+"""Domains of a version, as Fastly's API has them: host names, each with a comment.
+
+A domain that our own API has given a path is named by both, `example.com/api`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edge.admin.api import Call, Reply, Route
+from edge.admin.around import Around
+from edge.admin.fastly.shape import Form, answer, endpoint, version_number
+from edge.admin.fastly.version_parts import VERSION, PartEndpoints
+from edge.catalogue import parts, services, versions
+from edge.catalogue.checks import read
+from edge.catalogue.records import Part, PartKind
+from edge.model.names import read_host
+
+if TYPE_CHECKING:
+    from edge.catalogue.database import Transaction
+
+
+def routes(around: Around) -> list[Route]:
+    """The endpoints."""
+    every = PartEndpoints(around, PartKind.DOMAIN, _changed, _shown)
+    checks = _Checks(around, every)
+    return [
+        *every.routes("domain"),
+        endpoint("GET", f"{VERSION}/domain/check_all", checks.check_all),
+        endpoint("GET", f"{VERSION}/domain/{{name}}/check", checks.check_one),
+    ]
+
+
+class _Checks:
+    """Whether requests for a domain get to the service.
+
+    Fastly looks at the DNS; where this server is reached from, it cannot know, so it says what it
+    does know: whether the version is active here, and so answers for the domain.
+    """
+
+    def __init__(self, around: Around, every: PartEndpoints) -> None:
+        self._around = around
+        self._every = every
+
+    async def check_all(self, call: Call) -> Reply:
+        number = version_number(call)
+
+        def read_all(tx: Transaction) -> list[object]:
+            service = services.find(tx, call.params["service"]).id
+            active = versions.get(tx, service, number).active
+            found = parts.listing(tx, service, number, PartKind.DOMAIN)
+            return [self._verdict(service, number, part, active) for part in found]
+
+        return answer(await self._around.catalogue.read(read_all))
+
+    async def check_one(self, call: Call) -> Reply:
+        number = version_number(call)
+
+        def read_one(tx: Transaction) -> object:
+            service = services.find(tx, call.params["service"]).id
+            active = versions.get(tx, service, number).active
+            part = parts.get(tx, service, number, PartKind.DOMAIN, call.params["name"])
+            return self._verdict(service, number, part, active)
+
+        return answer(await self._around.catalogue.read(read_one))
+
+    def _verdict(self, service: str, number: int, part: Part, active: bool) -> object:
+        """Domain, what its CNAME leads to (unknown), and whether it works."""
+        return [self._every.shape(service, number, part), "", active]
+
+
+def _changed(
+    name: str, data: Mapping[str, object], form: Form
+) -> tuple[str, Mapping[str, object]]:
+    after = {"path": "/", "exact": "false", "comment": "", **data}
+    if "name" in form or "host" not in data:
+        host = read("name", name, read_host)
+        after["host"] = host
+        path = str(after["path"])
+        name = host if path == "/" else host + path
+    if "comment" in form:
+        after["comment"] = form.text("comment")
+    return name, after
+
+
+def _shown(name: str, data: Mapping[str, object]) -> dict[str, object]:
+    return {"name": name, "comment": data.get("comment", "")}

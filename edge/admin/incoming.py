@@ -1,0 +1,98 @@
+"""Bodies of calls: bounded each by its route, and all together; read only once somebody asks.
+
+Until then the client of an `Expect: 100-continue` has not been told to send, and others have sent
+no more than one body buffer holds.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+from edge.errors import ApiRefused, HostcallError, Refusal
+from edge.http.body import Body
+
+CHUNK: Final = 256 * 1024
+
+
+class Held:
+    """Bytes of all bodies that are held at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.now = 0
+
+    def take(self, count: int) -> None:
+        """Hold `count` more.  Raises ApiRefused BUSY, holding none of them, above the bound."""
+        if self.now + count > self.most:
+            raise ApiRefused(
+                Refusal.BUSY,
+                f"request bodies of {self.now} bytes are held already, {self.most} may be; "
+                "try again when others are done",
+            )
+        self.now += count
+
+    def give(self, count: int) -> None:
+        self.now -= count
+
+
+class RequestBody:
+    """The body of one call.  `release` when the call is over."""
+
+    def __init__(self, body: Body, announced: int | None, limit: int, held: Held) -> None:
+        """`announced` and `limit` in bytes; None if the client did not say."""
+        self._body = body
+        self._announced = announced
+        self._limit = limit
+        self._held = held
+        self._taken = 0
+        self._whole: bytes | None = None
+
+    async def read(self) -> bytes:
+        """See `edge.admin.api.Incoming`; a second call gives the same bytes."""
+        if self._whole is not None:
+            return self._whole
+        if self._announced is not None:
+            self.refuse_early()
+            self._take(self._announced)
+        # One growing buffer that becomes the value without a copy: joining pieces of 100 MiB would
+        # hold up the loop for tens of milliseconds.
+        buffer = io.BytesIO()
+        body = self._body
+        try:
+            while not body.at_eof:
+                await body.wait_readable()
+                buffer.write(body.read(CHUNK))
+                if buffer.tell() > self._limit:
+                    raise self._too_large()
+                if buffer.tell() > self._taken:
+                    self._take(buffer.tell() - self._taken)
+        except HostcallError:
+            if self._announced is None and buffer.tell() + CHUNK > self._limit:
+                raise self._too_large() from None
+            raise ApiRefused(
+                Refusal.BAD_REQUEST,
+                f"the request body ended or paused after {buffer.tell()} bytes, before its end",
+            ) from None
+        self._whole = buffer.getvalue()
+        return self._whole
+
+    def refuse_early(self) -> None:
+        """Raises ApiRefused TOO_LARGE if the announced length is above the bound."""
+        if self._announced is not None and self._announced > self._limit:
+            raise self._too_large()
+
+    def release(self) -> None:
+        """Nothing of it is held any longer."""
+        self._held.give(self._taken)
+        self._taken = 0
+        self._whole = None
+
+    def _take(self, count: int) -> None:
+        self._held.take(count)
+        self._taken += count
+
+    def _too_large(self) -> ApiRefused:
+        return ApiRefused(
+            Refusal.TOO_LARGE, f"the request body is larger than the {self._limit} bytes taken here"
+        )

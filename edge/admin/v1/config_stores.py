@@ -1,0 +1,216 @@
+"""`/v1/config-stores`: texts by key that services read; a change is seen without a deploy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from edge.admin import schema
+from edge.admin.api import TEXT, Call, Operation, Parameter, Reply, Route
+from edge.admin.around import Around
+from edge.admin.documents import (
+    PAGE,
+    json_reply,
+    list_of,
+    list_reply,
+    one_more,
+    page_of,
+    read_fields,
+)
+from edge.admin.store_calls import changed, store_for, timestamp, utf8
+from edge.admin.v1.store_routes import NAME, StoreRoutes
+from edge.catalogue import entries
+from edge.catalogue.records import Entry, Scope, Store, StoreKind
+
+if TYPE_CHECKING:
+    from edge.catalogue.database import Transaction
+
+MAX_CHANGES: Final = 1000  # of one batch
+_MAX_BATCH: Final = 16 * 1024 * 1024  # bytes: as many values of the greatest length, escaped
+_KEY: Final = schema.text(1, 256)
+_VALUE: Final = schema.text(0, 8000)
+_TAG: Final = "config-stores"
+_PLAIN: Final = {"contentMediaType": "text/plain"}
+_ITEM: Final = schema.obj(
+    {
+        "key": schema.text(),
+        "value": schema.text(),
+        "created_at": schema.text(),
+        "updated_at": schema.text(),
+    }
+)
+_BATCH: Final = schema.obj(
+    {
+        "items": schema.array(
+            schema.obj(
+                {"op": schema.one_of("create", "update", "upsert", "delete"), "key": _KEY},
+                {"value": _VALUE},
+            ),
+            MAX_CHANGES,
+        )
+    }
+)
+CHANGED: Final = schema.obj({"changed": schema.number(kind="integer")})
+
+
+def routes(around: Around) -> list[Route]:
+    """Stores, and the items in them."""
+    stores = StoreRoutes(around, StoreKind.CONFIG, "/v1/config-stores", _TAG)
+    return stores.routes() + _Items(around).routes()
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    around: Around
+
+    def routes(self) -> list[Route]:
+        items = "/v1/config-stores/{store}/items"
+        in_store, in_item = {"store": NAME}, {"store": NAME, "key": _KEY}
+        return [
+            Route(
+                "GET",
+                items,
+                self.listing,
+                confined=True,
+                operation=Operation(
+                    "list_config_items",
+                    "List items by key",
+                    _TAG,
+                    (*PAGE, Parameter("prefix", "What keys begin with.", schema.text(0, 256))),
+                    responses={200: list_of(_ITEM)},
+                    refusals=(404, 422),
+                    params=in_store,
+                ),
+            ),
+            Route(
+                "PATCH",
+                items,
+                self.batch,
+                Scope.DEPLOY,
+                confined=True,
+                max_body=_MAX_BATCH,
+                operation=Operation(
+                    "change_config_items",
+                    "Change many items, all of them or none",
+                    _TAG,
+                    request={"application/json": _BATCH},
+                    responses={200: CHANGED},
+                    refusals=(404, 409, 413, 422),
+                    params=in_store,
+                ),
+            ),
+            Route(
+                "GET",
+                f"{items}/{{key}}",
+                self.get,
+                confined=True,
+                operation=Operation(
+                    "get_config_item",
+                    "The value itself",
+                    _TAG,
+                    responses={200: _PLAIN},
+                    refusals=(404, 422),
+                    params=in_item,
+                ),
+            ),
+            Route(
+                "PUT",
+                f"{items}/{{key}}",
+                self.put,
+                Scope.DEPLOY,
+                confined=True,
+                operation=Operation(
+                    "put_config_item",
+                    "Make the body, UTF-8, the value",
+                    _TAG,
+                    request={TEXT: {}},
+                    responses={200: _ITEM, 201: _ITEM},
+                    refusals=(404, 413, 422),
+                    params=in_item,
+                ),
+            ),
+            Route(
+                "DELETE",
+                f"{items}/{{key}}",
+                self.delete,
+                Scope.DEPLOY,
+                confined=True,
+                operation=Operation(
+                    "delete_config_item",
+                    "Delete an item",
+                    _TAG,
+                    responses={204: None},
+                    refusals=(404, 422),
+                    params=in_item,
+                ),
+            ),
+        ]
+
+    async def listing(self, call: Call) -> Reply:
+        """With values."""
+        page, prefix = page_of(call), call.asked("prefix")
+
+        def read(tx: Transaction) -> Sequence[Entry]:
+            return entries.listing(tx, _store(tx, call), one_more(page), prefix=prefix)
+
+        found = await self.around.catalogue.read(read)
+        return list_reply(found, page, _facts, lambda entry: entry.key)
+
+    async def batch(self, call: Call) -> Reply:
+        """All or none."""
+        items = (await read_fields(call, _BATCH))["items"]
+        assert isinstance(items, list)
+        changes = [
+            (str(item["op"]), str(item["key"]), str(item.get("value", "")).encode())
+            for item in items
+        ]
+
+        def work(tx: Transaction) -> tuple[Store, int]:
+            store = _store(tx, call)
+            entries.batch(tx, store, changes)
+            return store, len(changes)
+
+        return json_reply({"changed": await changed(self.around, call, work)})
+
+    async def get(self, call: Call) -> Reply:
+        """As text."""
+        entry = await self.around.catalogue.read(
+            lambda tx: entries.get(tx, _store(tx, call), call.params["key"])
+        )
+        return Reply(200, entry.value, TEXT)
+
+    async def put(self, call: Call) -> Reply:
+        """201 where there was none."""
+        value = utf8(await call.body.read(), "the value").encode()
+
+        def work(tx: Transaction) -> tuple[Store, tuple[Entry, bool]]:
+            store = _store(tx, call)
+            return store, entries.put(tx, store, call.params["key"], value)
+
+        entry, created = await changed(self.around, call, work)
+        return json_reply(_facts(entry), 201 if created else 200)
+
+    async def delete(self, call: Call) -> Reply:
+        """404 where there is none."""
+
+        def work(tx: Transaction) -> tuple[Store, None]:
+            store = _store(tx, call)
+            entries.delete(tx, store, call.params["key"])
+            return store, None
+
+        await changed(self.around, call, work)
+        return Reply(204)
+
+
+def _store(tx: Transaction, call: Call) -> Store:
+    return store_for(tx, call, StoreKind.CONFIG, call.params["store"])
+
+
+def _facts(entry: Entry) -> dict[str, object]:
+    return {
+        "key": entry.key,
+        "value": entry.value.decode(),
+        "created_at": timestamp(entry.created_at),
+        "updated_at": timestamp(entry.updated_at),
+    }

@@ -1,0 +1,37 @@
+"""What a canary had counted before it became one: a version may have been staged, or active once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edge.model.service import Version
+from edge.rollout.verdict import Tally, tally
+from edge.telemetry.layout import OTHER_BLOCK
+from edge.telemetry.shared import SharedCells
+
+
+class Baselines:
+    """By service and version.  What is not here began at zero, as all counters do at a start."""
+
+    def __init__(self, cells: SharedCells) -> None:
+        self._cells = cells
+        self._before: dict[tuple[str, int], Tally] = {}
+
+    def begin(self, version: Version) -> None:
+        """From now on what this one does counts."""
+        self._before[version.id, version.number] = self._now(version)
+
+    def done(self, version: Version) -> Tally:
+        """What it has done since."""
+        before = self._before.get((version.id, version.number), Tally())
+        return self._now(version).since(before)
+
+    def keep(self, versions: Iterable[Version]) -> None:
+        """Forget all others."""
+        kept = {(version.id, version.number) for version in versions}
+        self._before = {key: before for key, before in self._before.items() if key in kept}
+
+    def _now(self, version: Version) -> Tally:
+        if version.series == OTHER_BLOCK:  # shared with other versions: it tells nothing of this
+            return Tally()
+        return tally(self._cells.block_sum(version.series))

@@ -1,0 +1,75 @@
+"""Watches canaries, and takes back those that do worse than their bounds allow.
+
+What a canary may do is in the catalogue, so a restart forgets none; what it has done is in the
+counters that workers share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from edge.catalogue import services
+from edge.catalogue.database import Catalogue, Transaction
+from edge.catalogue.records import Actor, Canary, ServiceRecord
+from edge.errors import ApiRefused
+from edge.model.service import Role, Version
+from edge.rollout.baselines import Baselines
+from edge.rollout.changes import Changes
+from edge.rollout.verdict import breach
+from edge.supervisor.fleet import Fleet
+from edge.telemetry.supervisor_counters import SupervisorCounters
+
+log = logging.getLogger("edge.rollout")
+
+WATCH_SECONDS: Final = 0.25
+ACTOR: Final = Actor("canary")
+
+
+class Canaries:
+    """One per server; `run` under one owner."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        changes: Changes,
+        fleet: Fleet,
+        baselines: Baselines,
+        counters: SupervisorCounters,
+    ) -> None:
+        self._catalogue = catalogue
+        self._changes = changes
+        self._fleet = fleet
+        self._baselines = baselines
+        self._counters = counters
+
+    async def run(self) -> None:
+        """Look every quarter of a second, until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            served = [v for v in self._fleet.world.snapshot.versions if v.role is Role.CANARY]
+            if not served:
+                continue
+            try:
+                await self._look({version.id: version for version in served})
+            except ApiRefused as refused:
+                log.warning("canaries cannot be watched now: %s", refused)
+
+    async def _look(self, served: Mapping[str, Version]) -> None:
+        for record, canary in await self._catalogue.read(_canaries):
+            version = served.get(record.id)
+            if version is None or version.number != canary.number:
+                continue  # it is on its way in or out
+            why = breach(canary, self._baselines.done(version))
+            if version.quarantined:
+                why = "it keeps killing workers"
+            if why and await self._changes.end_canary(ACTOR, record.id, canary.number, why):
+                self._counters.canary_rollbacks.add(record.name)
+
+
+def _canaries(tx: Transaction) -> list[tuple[ServiceRecord, Canary]]:
+    return [
+        (record, record.canary) for record in services.served(tx) if record.canary is not None
+    ]

@@ -1,0 +1,74 @@
+"""Puts the control plane together from its parts.  It starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from edge.admin.status import Status
+from edge.catalogue.tidy import Tidier
+from edge.rollout.baselines import Baselines
+from edge.rollout.canaries import Canaries
+from edge.rollout.changes import Changes
+from edge.rollout.errands import Errands
+from edge.rollout.inspector import Inspector
+from edge.rollout.loader import Loader
+from edge.rollout.plane import Plane
+from edge.rollout.publisher import Publisher
+from edge.rollout.refresher import Refresher
+from edge.rollout.retention import Retention
+from edge.rollout.storage import Storage
+from edge.runtime.compile import Compiler
+from edge.stores.kv import KvEngine
+from edge.supervisor.fleet import Fleet
+from edge.supervisor.world import WorldBuilder
+from edge.telemetry.shared import SharedCells
+from edge.telemetry.supervisor_counters import SupervisorCounters
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The parts of the supervisor that a control plane stands on."""
+
+    fleet: Fleet
+    builder: WorldBuilder
+    compiler: Compiler
+    cells: SharedCells
+    counters: SupervisorCounters
+    kv: KvEngine
+    known_imports: Mapping[tuple[str, str], str]
+    report: Callable[[], Status]
+
+
+def control_plane(storage: Storage, loader: Loader, server: Server) -> tuple[Plane, Publisher]:
+    """The plane, and what the first world is made with."""
+    catalogue, fleet = storage.catalogue, server.fleet
+    publisher = Publisher(catalogue, storage.packages, loader, server.builder, fleet)
+    errands = Errands()
+    baselines = Baselines(server.cells)
+    retention = Retention(Tidier(catalogue, storage.packages))
+    changes = Changes(
+        catalogue,
+        publisher,
+        fleet,
+        errands,
+        baselines,
+        server.counters,
+        keep_versions=loader.config.settings.deploy.keep_versions,
+        pruned=retention.pruned,
+    )
+    plane = Plane(
+        fleet=fleet,
+        loader=loader,
+        errands=errands,
+        changes=changes,
+        canaries=Canaries(catalogue, changes, fleet, baselines, server.counters),
+        refresher=Refresher(catalogue, publisher, errands),
+        retention=retention,
+        inspector=Inspector(
+            server.compiler, server.known_imports, lambda: loader.config.limits
+        ),
+        kv=server.kv,
+        report=server.report,
+    )
+    return plane, publisher

@@ -1,0 +1,224 @@
+"""The control plane: what the control API asks of the server, done with everything that is in it.
+
+Changes of one service happen one after another, those of different services side by side.  Each is
+an errand: once begun, it does not end half way because its client has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edge.admin.control import (
+    Activated,
+    FileService,
+    Inspection,
+    InvokeAnswer,
+    InvokeRequest,
+    LogFilter,
+    Progress,
+    ServiceStats,
+    no_progress,
+)
+from edge.admin.status import Status
+from edge.catalogue.records import Actor
+from edge.errors import ApiRefused, Refusal
+from edge.model.limits import Limits
+from edge.model.parse import Config
+from edge.rollout.canaries import Canaries
+from edge.rollout.changes import Changes
+from edge.rollout.errands import Errands
+from edge.rollout.facts import configuration_of, file_services_of, nodes_of
+from edge.rollout.inspector import Inspector
+from edge.rollout.loader import Loader
+from edge.rollout.refresher import Refresher
+from edge.rollout.retention import Retention
+from edge.stores.kv import KvEngine, KvFailed, identity_of
+from edge.supervisor.fleet import Fleet
+
+
+class Plane:
+    """Implements `edge.admin.control.ControlPlane`; `run` must be under way for most of it."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        loader: Loader,
+        errands: Errands,
+        changes: Changes,
+        canaries: Canaries,
+        refresher: Refresher,
+        retention: Retention,
+        inspector: Inspector,
+        kv: KvEngine,
+        report: Callable[[], Status],
+    ) -> None:
+        self._fleet = fleet
+        self._loader = loader
+        self._errands = errands
+        self._changes = changes
+        self._canaries = canaries
+        self._refresher = refresher
+        self._retention = retention
+        self._inspector = inspector
+        self._kv = kv
+        self._report = report
+
+    async def run(self) -> None:
+        """Own everything that happens here, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._errands.run())
+            tasks.create_task(self._canaries.run())
+            tasks.create_task(self._refresher.run())
+            tasks.create_task(self._retention.run())
+
+    async def stop(self) -> None:
+        """Finish what nearly is and refuse everything else: workers are about to leave."""
+        await self._errands.stop()
+
+    def configured(self, config: Config) -> None:
+        """A reload has been published: what is deployed goes by its limits and rules from now on."""
+        self._loader.config = config
+        self._refresher.services_changed(
+            {version.id for version in self._fleet.world.snapshot.versions if version.id}
+        )
+
+    # Changes ----------------------------------------------------------------------------------
+
+    async def activate(
+        self,
+        actor: Actor,
+        service_id: str,
+        number: int,
+        *,
+        reason: str = "activate",
+        progress: Progress = no_progress,
+    ) -> Activated:
+        """See ControlPlane."""
+        return await self._errands.do(
+            partial(
+                self._changes.activate, actor, service_id, number, reason=reason, progress=progress
+            )
+        )
+
+    async def canary(
+        self,
+        actor: Actor,
+        service_id: str,
+        number: int,
+        *,
+        share: int,
+        max_error_rate: float,
+        max_limit_rate: float,
+        min_requests: int,
+    ) -> Activated:
+        """See ControlPlane."""
+        return await self._errands.do(
+            partial(
+                self._changes.canary,
+                actor,
+                service_id,
+                number,
+                share=share,
+                max_error_rate=max_error_rate,
+                max_limit_rate=max_limit_rate,
+                min_requests=min_requests,
+            )
+        )
+
+    async def rollback(self, actor: Actor, service_id: str) -> Activated:
+        """See ControlPlane."""
+        return await self._errands.do(partial(self._changes.rollback, actor, service_id))
+
+    async def deactivate(self, actor: Actor, service_id: str) -> None:
+        """See ControlPlane."""
+        await self._errands.do(partial(self._changes.deactivate, actor, service_id))
+
+    async def stage(self, actor: Actor, service_id: str, number: int) -> None:
+        """See ControlPlane."""
+        await self._errands.do(partial(self._changes.stage, actor, service_id, number))
+
+    async def unstage(self, actor: Actor, service_id: str) -> None:
+        """See ControlPlane."""
+        await self._errands.do(partial(self._changes.stage, actor, service_id, None))
+
+    async def delete_service(self, actor: Actor, service_id: str, *, force: bool) -> None:
+        """See ControlPlane."""
+        await self._errands.do(partial(self._changes.delete, actor, service_id, force=force))
+
+    # Stores -----------------------------------------------------------------------------------
+
+    async def stores_changed(self, store_ids: Sequence[str]) -> None:
+        """See ControlPlane."""
+        self._refresher.stores_changed(store_ids)
+
+    async def store_deleted(self, store_id: str) -> None:
+        """See ControlPlane."""
+        operation = self._kv.erase(identity_of("", "", store_id))
+        if not operation.is_ready:
+            over = asyncio.get_running_loop().create_future()
+            operation.watch(lambda: None if over.done() else over.set_result(None))
+            await over
+        try:
+            operation.result()
+        except KvFailed as failed:
+            raise ApiRefused(
+                Refusal.STORAGE, f"the data of the store could not be removed: {failed}"
+            ) from failed
+
+    # Looking ----------------------------------------------------------------------------------
+
+    async def inspect(
+        self,
+        module: bytes,
+        *,
+        limits: Limits | None = None,
+        trap_unknown: bool = False,
+        label: str = "",
+        progress: Progress = no_progress,
+    ) -> Inspection:
+        """See ControlPlane."""
+        return await self._inspector.inspect(
+            module, limits=limits, trap_unknown=trap_unknown, label=label, progress=progress
+        )
+
+    async def invoke(
+        self, actor: Actor, service_id: str, number: int, request: InvokeRequest
+    ) -> InvokeAnswer:
+        """See ControlPlane."""
+        raise ApiRefused(Refusal.UNSUPPORTED, "versions cannot be invoked on this server")
+
+    def stats(self, service: str, version: int | None = None) -> ServiceStats | None:
+        """See ControlPlane."""
+        return None
+
+    async def lines(
+        self, wanted: LogFilter, *, recent: int, follow: bool
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """See ControlPlane."""
+        raise ApiRefused(Refusal.UNSUPPORTED, "log lines cannot be followed on this server")
+        yield {}
+
+    def file_services(self) -> tuple[FileService, ...]:
+        """See ControlPlane."""
+        return file_services_of(self._fleet.world)
+
+    def is_loaded(self, service: str, number: int) -> bool:
+        """See ControlPlane; `service` is a name or an id."""
+        return any(
+            version.number == number
+            and service in (version.service.name, version.id)
+            and not version.refused
+            for version in self._fleet.world.snapshot.versions
+        )
+
+    def configuration(self) -> Mapping[str, object]:
+        """See ControlPlane."""
+        return configuration_of(self._loader.config.settings)
+
+    def nodes(self) -> Sequence[Mapping[str, object]]:
+        """See ControlPlane."""
+        return nodes_of(self._report(), self._fleet.world)

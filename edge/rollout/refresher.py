@@ -1,0 +1,107 @@
+"""Services see what changes in their stores: one task that publishes them again, without a deploy.
+
+Changes that come together are published together.  A service that is being changed at this moment
+is left for the next round, so that a long compilation holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from typing import Final
+
+from edge.catalogue import services, stores
+from edge.catalogue.database import Catalogue, Transaction
+from edge.errors import ApiRefused
+from edge.rollout.errands import Errands
+from edge.rollout.publisher import Built, Publisher
+from edge.rollout.wanted import Serving
+
+log = logging.getLogger("edge.rollout")
+
+PAUSE_SECONDS: Final = 0.05  # between two rounds
+TROUBLE_SECONDS: Final = 1.0  # when workers or the catalogue did not take one
+
+
+class Refresher:
+    """One per server; `run` under one owner."""
+
+    def __init__(self, catalogue: Catalogue, publisher: Publisher, errands: Errands) -> None:
+        self._catalogue = catalogue
+        self._publisher = publisher
+        self._errands = errands
+        self._stores: set[str] = set()
+        self._services: set[str] = set()  # to be published again whatever they are linked to
+        self._wake = asyncio.Event()
+
+    def stores_changed(self, store_ids: Iterable[str]) -> None:
+        """Contents of these are other ones now.
+
+        A service that is being changed may have read them before: it is looked at again as well.
+        """
+        self._stores.update(store_ids)
+        self._services |= self._errands.changing
+        self._wake.set()
+
+    def services_changed(self, service_ids: Iterable[str]) -> None:
+        """What these are made of is something else now: their names, or the defaults."""
+        self._services.update(service_ids)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish what has changed, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            pause = PAUSE_SECONDS
+            try:
+                await self._round()
+            except ApiRefused as refused:
+                log.error("a changed store was not published; trying again: %s", refused)
+                pause = TROUBLE_SECONDS
+                self._wake.set()
+            await asyncio.sleep(pause)
+
+    async def _round(self) -> None:
+        changed, again = set(self._stores), set(self._services)
+        linked = await self._catalogue.read(lambda tx: _linked(tx, changed, again))
+        self._stores -= changed
+        self._services = (self._services - again) | linked
+        busy = self._errands.changing
+        async with AsyncExitStack() as turns:
+            batch: list[Built] = []
+            taken = sorted(linked - busy)
+            for service_id in taken:
+                await turns.enter_async_context(self._errands.turn(service_id))
+            for service_id in taken:
+                built = await self._build(service_id)
+                if built is not None:
+                    batch.append(built)
+            if batch:
+                await self._publisher.publish(batch)
+        self._services.difference_update(taken)
+        if self._services:
+            self._wake.set()
+
+    async def _build(self, service_id: str) -> Built | None:
+        """The service as it is now; None when workers have that, or it cannot be had."""
+        try:
+            record = await self._catalogue.read(lambda tx: services.get(tx, service_id))
+            built = await self._publisher.build(service_id, Serving.of(record))
+        except ApiRefused as refused:
+            log.error("service %s keeps what it has: %s", service_id, refused)
+            return None
+        return None if self._publisher.is_served(built) else built
+
+
+def _linked(tx: Transaction, changed: Iterable[str], again: Iterable[str]) -> set[str]:
+    """Ids of the services of which a served version is linked to one of the stores, or asked for."""
+    served = {record.id for record in services.served(tx)}
+    found = set(again) & served
+    for store_id in changed:
+        if tx.one("SELECT 1 FROM store WHERE id = ?", store_id) is None:
+            return served  # it has gone, and with it what was linked: whoever had it looks again
+        found.update(service_id for service_id, _ in stores.linked(tx, store_id, served=True))
+    return found

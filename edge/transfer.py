@@ -1,0 +1,125 @@
+"""How a world travels to workers: each version once, and from then on by its digest alone.
+
+So publishing one service among five hundred costs what one costs.  Both ends are here: `Sender` is
+the supervisor's, `Receiver` a worker's.  Neither does I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edge.control import MAX_TO_WORKER, ControlError, Prepare, encode
+from edge.model.plain import from_plain, to_plain
+from edge.model.service import Version
+from edge.model.snapshot import Snapshot
+from edge.runtime.artifacts import Artifact
+
+# What a frame has besides versions: settings, digests, facts of modules.
+RESERVE: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    version: Version  # held, so that its id() stays its own
+    digest: str
+    size: int  # bytes in a frame
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A snapshot for workers that hold the same versions."""
+
+    frame: bytes
+    digests: frozenset[str]  # of all its versions: what a worker holds once it serves them
+
+
+class Sender:
+    """Remembers the digest of every version of the last snapshot.  Used in one thread at a time."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, _Known] = {}
+
+    def pack(
+        self, snapshot: Snapshot, artifacts: Mapping[str, Artifact], held: frozenset[str]
+    ) -> Parcel:
+        """What a worker that holds `held` needs to serve this.
+
+        Takes milliseconds and more where much is new: not on a loop.  ControlError when everything
+        together could not be sent to a worker that starts.
+        """
+        known: dict[int, _Known] = {}
+        texts: dict[str, str] = {}
+        needed: dict[str, Artifact] = {}
+        order = []
+        size = 0
+        for version in snapshot.versions:
+            its = self._known.get(id(version))
+            text = ""
+            if its is None:
+                text = _text(version)
+                its = _Known(version, _digest(text), len(json.dumps(text)))
+            known[id(version)] = its
+            order.append(its.digest)
+            size += its.size
+            if its.digest not in held:
+                texts[its.digest] = text or _text(version)
+                if version.sha256 in artifacts:
+                    needed[version.sha256] = artifacts[version.sha256]
+        if size > MAX_TO_WORKER - RESERVE:
+            raise ControlError(
+                f"all services take {size} bytes with their stores and lists; "
+                f"a worker takes at most {MAX_TO_WORKER - RESERVE}"
+            )
+        self._known = known
+        frame = encode(Prepare(snapshot.generation, snapshot.settings, tuple(order), texts, needed))
+        return Parcel(frame, frozenset(order))
+
+
+class Receiver:
+    """The versions that this worker serves, by digest."""
+
+    def __init__(self) -> None:
+        self._held: Mapping[str, Version] = {}
+        self._served: Snapshot | None = None
+
+    def unpack(self, order: Prepare) -> Delivery:
+        """The whole snapshot; versions that are served are the same objects.  Changes nothing.
+
+        For a thread.  ControlError when it names a version that is neither in it nor held.
+        """
+        held: dict[str, Version] = {}
+        for digest in order.order:
+            version = self._held.get(digest)
+            if version is None:
+                text = order.versions.get(digest)
+                if text is None:
+                    raise ControlError(f"no version {digest}: this worker does not hold it")
+                version = from_plain(Version, json.loads(text))
+            held[digest] = version
+        versions = tuple(held[digest] for digest in order.order)
+        snapshot = Snapshot(order.generation, order.settings, versions, like=self._served)
+        return Delivery(snapshot, held)
+
+    def commit(self, delivery: Delivery) -> None:
+        """It is served from now on."""
+        self._held, self._served = delivery.held, delivery.snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A snapshot as it arrived."""
+
+    snapshot: Snapshot
+    held: Mapping[str, Version]  # its versions by digest
+
+
+def _text(version: Version) -> str:
+    return json.dumps(to_plain(version), separators=(",", ":"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
