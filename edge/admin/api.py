@@ -79,8 +79,13 @@ class Operation:
     tag: str
     query: tuple[Parameter, ...] = ()
     request: Mapping[str, object] = field(default_factory=dict)  # media type -> JSON Schema
-    responses: Mapping[int, object] = field(default_factory=dict)  # status -> JSON Schema or None
-    refusals: tuple[int, ...] = ()  # statuses of problems beyond 400, 401, 403, 429 and 503
+    # Status -> JSON Schema, or None for no body; `contentMediaType` in it: not JSON, but that.
+    responses: Mapping[int, object] = field(default_factory=dict)
+    media: Mapping[int, Mapping[str, object]] = field(default_factory=dict)  # other forms of those
+    body_required: bool = True
+    # Statuses of problems beyond those that go without saying: 400, 401, 403, 422, 429 and 503;
+    # 404 where the path names something, 413 where there is a body, 507 unless it is a GET.
+    refusals: tuple[int, ...] = ()
     params: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # path -> JSON Schema
 
 

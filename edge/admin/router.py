@@ -11,6 +11,7 @@ from edge.admin.api import Route
 from edge.errors import ApiRefused, Refusal
 
 MAX_SEGMENTS: Final = 32  # far above any route; a longer path is none
+_TAIL: Final = "...}"  # ends a last segment that stands for all that is left, slashes included
 _READS: Final = {"HEAD": "GET"}  # HEAD is answered by GET's endpoint, without the body
 
 
@@ -40,6 +41,7 @@ class _Node:
 
     literal: dict[str, _Node] = field(default_factory=dict)
     named: _Node | None = None
+    tail: _Node | None = None
     routes: dict[str, Route] = field(default_factory=dict)  # by method, of a path that ends here
 
 
@@ -79,7 +81,9 @@ class Router:
     def _add(self, route: Route) -> None:
         node = self._root
         for segment in route.pattern.split("/")[1:]:
-            if _is_named(segment):
+            if segment.endswith(_TAIL):
+                node.tail = node = node.tail or _Node()
+            elif _is_named(segment):
                 if node.named is None:
                     node.named = _Node()
                 node = node.named
@@ -107,13 +111,15 @@ def _walk(node: _Node, segments: Sequence[str], at: int, taken: list[str]) -> _N
         found = _walk(child, segments, at + 1, taken)
         if found is not None:
             return found
-    if node.named is None or not segment:
-        return None
-    taken.append(segment)
-    found = _walk(node.named, segments, at + 1, taken)
-    if found is None:
+    if node.named is not None and segment:
+        taken.append(segment)
+        found = _walk(node.named, segments, at + 1, taken)
+        if found is not None:
+            return found
         taken.pop()
-    return found
+    if node.tail is not None:
+        taken.append("/".join(segments[at:]))
+    return node.tail
 
 
 def _methods(node: _Node) -> list[str]:
@@ -125,7 +131,8 @@ def _is_named(segment: str) -> bool:
 
 
 def _names(pattern: str) -> list[str]:
-    return [segment[1:-1] for segment in pattern.split("/") if _is_named(segment)]
+    found = [segment[1:-1] for segment in pattern.split("/") if _is_named(segment)]
+    return [name.removesuffix("...") for name in found]
 
 
 def _decoded(segment: str) -> str:

@@ -25,7 +25,7 @@ _TYPES: Final[Mapping[str, Callable[[object], bool]]] = {
     "null": lambda value: value is None,
 }
 _SILENT: Final = frozenset(
-    ("description", "title", "examples", "format", "default", "readOnly", "contentEncoding")
+    ("description", "title", "examples", "format", "default", "readOnly", "contentMediaType")
 )
 
 
@@ -189,6 +189,11 @@ def _items(schema: Schema, rule: object, value: object, path: str) -> Iterator[P
             yield from check(rule, inner, f"{path}[{position}]")
 
 
+def _min_items(schema: Schema, rule: object, value: object, path: str) -> Iterator[Problem]:
+    if isinstance(value, list) and len(value) < int(str(rule)):
+        yield Problem(path, f"needs {rule} entries or more")
+
+
 def _max_items(schema: Schema, rule: object, value: object, path: str) -> Iterator[Problem]:
     if isinstance(value, list) and len(value) > int(str(rule)):
         yield Problem(path, f"has more than {rule} entries")
@@ -213,6 +218,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     "required": _required,
     "additionalProperties": _additional,
     "items": _items,
+    "minItems": _min_items,
     "maxItems": _max_items,
     "anyOf": _any_of,
 }

@@ -1,4 +1,4 @@
-"""What endpoints about stores share, ours and Fastly's: finding a store, and whom it is shown to."""
+"""What endpoints about stores share, ours and Fastly's: finding a store, and who sees it."""
 
 from __future__ import annotations
 

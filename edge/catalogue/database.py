@@ -21,6 +21,7 @@ from edge.catalogue.file import open_reader, open_writer, refused
 from edge.catalogue.keyring import Keyring
 from edge.catalogue.lane import Lane
 from edge.catalogue.records import Actor
+from edge.catalogue.sealed import keys_in_use
 from edge.clock import Clock
 from edge.errors import ApiRefused, Refusal
 from edge.settings import Deploy
@@ -145,7 +146,7 @@ class Catalogue:
         try:
             self._reader = open_reader(self._path)
             if self.keyring is not None:
-                self.keyring.start(self.read_now(_sealing_keys))
+                self.keyring.start(self.read_now(keys_in_use))
         except BaseException:
             self._close_files()
             raise
@@ -258,9 +259,3 @@ def _translated() -> Iterator[None]:
             raise
         log.error("the catalogue failed", extra={"error": str(error)})
         raise told from error
-
-
-def _sealing_keys(tx: Transaction) -> frozenset[str]:
-    """The keys that secrets are sealed with."""
-    rows = tx.all("SELECT DISTINCT sealed_by FROM entry WHERE sealed_by <> ''")
-    return frozenset(row["sealed_by"] for row in rows)

@@ -14,8 +14,8 @@ from edge.catalogue import stores
 from edge.catalogue.checks import expect_revision
 from edge.catalogue.entry_rules import NETWORKS, read_key, read_value
 from edge.catalogue.ids import new_id
-from edge.catalogue.keyring import Unopened
 from edge.catalogue.records import Entry, Page, Store, StoreKind
+from edge.catalogue.sealed import unseal
 from edge.errors import ApiRefused, Refusal
 
 if TYPE_CHECKING:
@@ -58,14 +58,9 @@ def reveal(tx: Transaction, store: Store | str) -> dict[str, bytes]:
         "SELECT key, value, sealed_by FROM entry WHERE store = ? AND sealed_by <> '' ORDER BY key",
         found.id,
     )
-    keyring = tx.keyring
-    try:
-        return {
-            row["key"]: keyring.open(row["sealed_by"], found.id, row["key"], row["value"])
-            for row in rows
-        }
-    except Unopened as error:
-        raise ApiRefused(Refusal.STORAGE, f"the secret store {found.name}: {error}") from error
+    return {
+        row["key"]: unseal(tx, row["sealed_by"], found.id, row["key"], row["value"]) for row in rows
+    }
 
 
 def put(
@@ -163,28 +158,6 @@ def batch(
             after[entry.key] = _told(found, value)
     if before or after:
         _changed(tx, found, "entry.batch", {"deleted": sorted(before)}, {"put": after})
-
-
-def reseal(tx: Transaction, most: int = 200) -> int:
-    """Seal up to so many secrets with the newest key; returns how many older keys still seal."""
-    keyring = tx.keyring
-    rows = tx.all(
-        "SELECT * FROM entry WHERE sealed_by <> '' AND sealed_by <> ? ORDER BY place LIMIT ?",
-        keyring.newest, most,
-    )  # fmt: skip
-    for row in rows:
-        try:
-            value = keyring.open(row["sealed_by"], row["store"], row["key"], row["value"])
-        except Unopened as error:
-            raise ApiRefused(Refusal.STORAGE, str(error)) from error
-        sealed = keyring.seal(row["store"], row["key"], value)
-        tx.run(
-            "UPDATE entry SET value = ?, sealed_by = ?, digest = ? WHERE place = ?",
-            sealed.value, sealed.sealed_by, sealed.digest, row["place"],
-        )  # fmt: skip
-    return tx.count(
-        "SELECT count(*) FROM entry WHERE sealed_by <> '' AND sealed_by <> ?", keyring.newest
-    )
 
 
 def _found(tx: Transaction, store: Store | str) -> Store:

@@ -8,7 +8,6 @@ newest seals; older ones open what they sealed until `edge.catalogue.rotation` h
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -154,7 +153,7 @@ class Keyring:
                 _Key(str(key["id"]), base64.b64decode(key["key"], validate=True))
                 for key in document["keys"]
             )
-        except (ValueError, KeyError, TypeError, binascii.Error):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise self._wrong("is damaged; put it back from your copy") from None
         if not keys or any(len(key.key) != Aead.KEY_SIZE for key in keys):
             raise self._wrong("is damaged; put it back from your copy")

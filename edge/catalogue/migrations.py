@@ -108,8 +108,11 @@ CREATE TABLE part (
     data TEXT NOT NULL,
     -- The store that `data` names, while it exists.
     store TEXT REFERENCES store (id) ON DELETE SET NULL,
+    secret BLOB, -- what `data` leaves out, sealed
+    sealed_by TEXT NOT NULL DEFAULT '', -- the id of the key in the keyring
     created_at REAL NOT NULL,
     updated_at REAL NOT NULL,
+    CHECK ((secret IS NULL) = (sealed_by = '')),
     PRIMARY KEY (service, number, kind, name),
     UNIQUE (service, number, id),
     FOREIGN KEY (service, number) REFERENCES version (service, number) ON DELETE CASCADE
@@ -124,6 +127,7 @@ CREATE TRIGGER locked_has_its_parts BEFORE UPDATE OF service, number, kind, name
 WHEN EXISTS (SELECT 1 FROM version WHERE service = OLD.service AND number = OLD.number AND locked)
 BEGIN SELECT RAISE(ABORT, 'a locked version does not change'); END;;
 CREATE INDEX part_store ON part (store) WHERE store IS NOT NULL;;
+CREATE INDEX part_sealed_by ON part (sealed_by) WHERE sealed_by <> '';;
 
 CREATE TABLE entry (
     place INTEGER PRIMARY KEY,

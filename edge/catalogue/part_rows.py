@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edge.catalogue.checks import from_json, read_text, to_json
 from edge.catalogue.ids import new_id
 from edge.catalogue.records import Part, PartKind
+from edge.catalogue.sealed import PART_SECRET, unseal
 from edge.errors import ApiRefused, Refusal
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MOST: Mapping[PartKind, int] = {
     PartKind.ACL: 100,
 }
 _DATA_BYTES = 128 * 1024  # a backend may carry certificates
+_CERTIFICATE, _HIDDEN = "client_certificate", "(hidden)"
 _NAME_CHARS: Mapping[PartKind, int] = {PartKind.DOMAIN: 2048}  # host and path; others: 255
 
 
@@ -35,7 +37,7 @@ def listing(tx: Transaction, service: str, number: int, kind: PartKind) -> list[
         "SELECT * FROM part WHERE service = ? AND number = ? AND kind = ? ORDER BY name",
         service, number, kind.value,
     )  # fmt: skip
-    return [part_of(row) for row in rows]
+    return [part_of(tx, row) for row in rows]
 
 
 def replace(
@@ -69,9 +71,9 @@ def replace(
 def copy(tx: Transaction, service: str, source: int, target: int) -> None:
     """For `versions.create`: all parts of one version into another that has none."""
     tx.run(
-        "INSERT INTO part (service, number, kind, name, id, data, store, created_at, updated_at) "
-        "SELECT service, ?, kind, name, id, data, store, created_at, updated_at FROM part "
-        "WHERE service = ? AND number = ?",
+        "INSERT INTO part (service, number, kind, name, id, data, store, secret, sealed_by, "
+        "created_at, updated_at) SELECT service, ?, kind, name, id, data, store, secret, "
+        "sealed_by, created_at, updated_at FROM part WHERE service = ? AND number = ?",
         target, service, source,
     )  # fmt: skip
 
@@ -86,12 +88,43 @@ def insert(
     data: Mapping[str, object],
     since: float,
 ) -> None:
+    """A row, with its secret sealed; who calls this has checked the name."""
+    text, secret, sealed_by = columns_of(tx, kind, identity, name, data)
     tx.run(
-        "INSERT INTO part (service, number, kind, name, id, data, store, created_at, updated_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        service, number, kind.value, name, identity, text_of(kind, name, data),
-        store_of(tx, kind, data), since, tx.now,
+        "INSERT INTO part (service, number, kind, name, id, data, store, secret, sealed_by, "
+        "created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        service, number, kind.value, name, identity, text, store_of(tx, kind, data), secret,
+        sealed_by, since, tx.now,
     )  # fmt: skip
+
+
+def columns_of(
+    tx: Transaction, kind: PartKind, identity: str, name: str, data: Mapping[str, object]
+) -> tuple[str, bytes | None, str]:
+    """`data` as JSON without its secret, that secret sealed, and the id of the key."""
+    text = to_json(f"the {kind.value} {name!r}", told(kind, data), _DATA_BYTES)
+    key = _private_key(kind, data)
+    if key is None:
+        return text, None, ""
+    to_json(f"the {kind.value} {name!r}", data, _DATA_BYTES)  # with the key it is bounded as well
+    sealed = tx.keyring.seal(identity, PART_SECRET, key.encode(errors="replace"))
+    return text, sealed.value, sealed.sealed_by
+
+
+def told(kind: PartKind, data: Mapping[str, object]) -> Mapping[str, object]:
+    """`data` for logs and for SQL: without the private key of a client certificate."""
+    certificate = data.get(_CERTIFICATE)
+    if _private_key(kind, data) is None or not isinstance(certificate, Mapping):
+        return data
+    return {**data, _CERTIFICATE: {**certificate, "key": _HIDDEN}}
+
+
+def _private_key(kind: PartKind, data: Mapping[str, object]) -> str | None:
+    certificate = data.get(_CERTIFICATE)
+    if kind is not PartKind.BACKEND or not isinstance(certificate, Mapping):
+        return None
+    key = certificate.get("key")
+    return key if isinstance(key, str) else None
 
 
 def store_of(tx: Transaction, kind: PartKind, data: Mapping[str, object]) -> str | None:
@@ -104,10 +137,6 @@ def store_of(tx: Transaction, kind: PartKind, data: Mapping[str, object]) -> str
     return store
 
 
-def text_of(kind: PartKind, name: str, data: Mapping[str, object]) -> str:
-    return to_json(f"the {kind.value} {name!r}", data, _DATA_BYTES)
-
-
 def check_name(kind: PartKind, name: str) -> None:
     read_text(f"the name of a {kind.value}", name, _NAME_CHARS.get(kind, 255))
 
@@ -116,12 +145,18 @@ def too_many(kind: PartKind) -> ApiRefused:
     return ApiRefused(Refusal.LIMIT, f"a version has at most {MOST[kind]} of kind {kind.value}")
 
 
-def part_of(row: sqlite3.Row) -> Part:
+def part_of(tx: Transaction, row: sqlite3.Row) -> Part:
+    """The part of a row, with its secret.  ApiRefused STORAGE when that does not open."""
+    data = from_json(row["data"])
+    certificate = data.get(_CERTIFICATE)
+    if row["secret"] is not None and isinstance(certificate, Mapping):
+        key = unseal(tx, row["sealed_by"], row["id"], PART_SECRET, row["secret"]).decode()
+        data = {**data, _CERTIFICATE: {**certificate, "key": key}}
     return Part(
         id=row["id"],
         kind=PartKind(row["kind"]),
         name=row["name"],
-        data=from_json(row["data"]),
+        data=data,
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 from edge.catalogue import part_rows, versions
 from edge.catalogue.ids import new_id
-from edge.catalogue.part_rows import MOST, check_name, insert, part_of, store_of, text_of, too_many
+from edge.catalogue.part_rows import (
+    MOST,
+    check_name,
+    columns_of,
+    insert,
+    part_of,
+    store_of,
+    told,
+    too_many,
+)
 from edge.catalogue.records import Part, PartKind
 from edge.errors import ApiRefused, Refusal
 
@@ -41,7 +50,7 @@ def add(
     if counted >= MOST[kind]:
         raise too_many(kind)
     insert(tx, service, number, kind, new_id(), name, data, tx.now)
-    _changed(tx, service, number, f"{kind.value}.create", None, {name: dict(data)})
+    _changed(tx, service, number, f"{kind.value}.create", None, {name: dict(told(kind, data))})
     return get(tx, service, number, kind, name)
 
 
@@ -56,7 +65,7 @@ def get(tx: Transaction, service: str, number: int, kind: PartKind, name_or_id: 
     if row is None:
         versions.get(tx, service, number)
         raise ApiRefused(Refusal.NOT_FOUND, f"version {number} has no {kind.value} {name_or_id!r}")
-    return part_of(row)
+    return part_of(tx, row)
 
 
 def listing(tx: Transaction, service: str, number: int, kind: PartKind) -> list[Part]:
@@ -84,15 +93,16 @@ def update(
         check_name(kind, new_name)
         if _by_name(tx, service, number, kind, new_name) is not None:
             raise _taken(number, kind, new_name)
+    text, secret, sealed_by = columns_of(tx, kind, found.id, new_name, new_data)
     tx.run(
-        "UPDATE part SET name = ?, data = ?, store = ?, updated_at = ? "
+        "UPDATE part SET name = ?, data = ?, store = ?, secret = ?, sealed_by = ?, updated_at = ? "
         "WHERE service = ? AND number = ? AND id = ?",
-        new_name, text_of(kind, new_name, new_data), store_of(tx, kind, new_data), tx.now,
+        new_name, text, store_of(tx, kind, new_data), secret, sealed_by, tx.now,
         service, number, found.id,
     )  # fmt: skip
     _changed(
         tx, service, number, f"{kind.value}.update",
-        {found.name: dict(found.data)}, {new_name: dict(new_data)},
+        {found.name: dict(told(kind, found.data))}, {new_name: dict(told(kind, new_data))},
     )  # fmt: skip
     return get(tx, service, number, kind, new_name)
 
@@ -112,7 +122,14 @@ def remove(
     tx.run(
         "DELETE FROM part WHERE service = ? AND number = ? AND id = ?", service, number, found.id
     )
-    _changed(tx, service, number, f"{kind.value}.delete", {found.name: dict(found.data)}, None)
+    _changed(
+        tx,
+        service,
+        number,
+        f"{kind.value}.delete",
+        {found.name: dict(told(kind, found.data))},
+        None,
+    )
     return found
 
 

@@ -176,8 +176,8 @@ def replace_parts(
         tx,
         found,
         f"{kind.value}.replace",
-        {part.name: dict(part.data) for part in before},
-        {name: dict(data) for name, data in wanted},
+        {part.name: dict(part_rows.told(kind, part.data)) for part in before},
+        {name: dict(part_rows.told(kind, data)) for name, data in wanted},
     )
 
 

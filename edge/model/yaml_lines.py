@@ -19,8 +19,8 @@ from edge.errors import ConfigError, Problem
 MAX_DOCUMENT_BYTES = 1024 * 1024
 # Our own schema nests 5 deep; the bound keeps recursion over a hostile document shallow.
 MAX_DEPTH = 16
-# The server's own token; a document never hands it on, least of all to a guest's environment.
-PRIVATE_VARIABLES = frozenset({"EDGE_ADMIN_TOKEN"})
+# Tokens of the control API; a document never hands them on, least of all to a guest's environment.
+PRIVATE_VARIABLES = frozenset({"EDGE_ADMIN_TOKEN", "EDGE_TOKEN"})
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _VARIABLE_INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)

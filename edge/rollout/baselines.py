@@ -1,4 +1,4 @@
-"""What a canary had counted before it became one: a version may have been staged, or active once."""
+"""What a canary had counted before it became one: it may have been staged, or active once."""
 
 from __future__ import annotations
 

@@ -70,6 +70,4 @@ class Canaries:
 
 
 def _canaries(tx: Transaction) -> list[tuple[ServiceRecord, Canary]]:
-    return [
-        (record, record.canary) for record in services.served(tx) if record.canary is not None
-    ]
+    return [(record, record.canary) for record in services.served(tx) if record.canary is not None]

@@ -73,7 +73,7 @@ class Changes:
     ) -> Activated:
         begin = time.monotonic()
         record = await self._catalogue.read(lambda tx: _with_version(tx, service_id, number))
-        if record.active == number and self.is_loaded(service_id, number):
+        if record.active == number and self._is_served(record, number):
             progress("activated", {"version": number, "unchanged": True})
             return self._done(record, number, number, begin)
         serving = replace(Serving.of(record), active=number)
@@ -154,9 +154,7 @@ class Changes:
 
         def persist(tx: Transaction) -> None:
             since = before.since if before else tx.now  # a larger share goes on with its counts
-            canary = Canary(
-                number, share, since, max_error_rate, max_limit_rate, min_requests
-            )
+            canary = Canary(number, share, since, max_error_rate, max_limit_rate, min_requests)
             services.set_canary(tx, record.id, canary, reason="canary")
 
         def begin_counting(built: Built) -> None:
@@ -182,7 +180,7 @@ class Changes:
         )
         if self._is_folded(record.id, number):
             warnings += (
-                "the server has no counters left for this version alone: nobody watches this canary",
+                "no counters are left for this version alone, so nobody watches this canary",
             )
         return self._done(record, number, record.active, begin, share=share, warnings=warnings)
 
@@ -332,15 +330,15 @@ class Changes:
                 Refusal.CONFLICT, f"{before.name} was changed at the same time; try again"
             )
 
-    def is_loaded(self, service_id: str, number: int) -> bool:
-        """Whether the version answers its routes in every worker, and nothing is wrong with it."""
+    def _is_served(self, record: ServiceRecord, number: int) -> bool:
+        """Whether it answers its routes in every worker under this name, and nothing is wrong."""
         return any(
-            version.id == service_id
-            and version.number == number
+            version.number == number
+            and version.service.name == record.name
             and version.role is Role.ACTIVE
             and not version.refused
             and not version.quarantined
-            for version in self._fleet.world.snapshot.versions
+            for version in self._fleet.world.versions_of(record.id)
         )
 
     def _canaries(self) -> list[Version]:

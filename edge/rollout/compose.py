@@ -65,9 +65,7 @@ def control_plane(storage: Storage, loader: Loader, server: Server) -> tuple[Pla
         canaries=Canaries(catalogue, changes, fleet, baselines, server.counters),
         refresher=Refresher(catalogue, publisher, errands),
         retention=retention,
-        inspector=Inspector(
-            server.compiler, server.known_imports, lambda: loader.config.limits
-        ),
+        inspector=Inspector(server.compiler, server.known_imports, lambda: loader.config.limits),
         kv=server.kv,
         report=server.report,
     )

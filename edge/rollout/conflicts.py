@@ -13,9 +13,7 @@ from edge.model.route import Route
 from edge.model.service import Role, Service, Version
 
 
-def refuse_taken(
-    service_id: str, versions: Sequence[Version], present: Iterable[Version]
-) -> None:
+def refuse_taken(service_id: str, versions: Sequence[Version], present: Iterable[Version]) -> None:
     """ApiRefused when what a service would serve belongs to another one that is served."""
     others = [version for version in present if version.id != service_id]
     for version in versions:
@@ -49,7 +47,9 @@ def _owner(version: Version) -> str:
     return f"service {name}" if version.id else f"service {name} of the configuration file"
 
 
-def check_file(services: Sequence[Service], deployed: Iterable[tuple[str, Sequence[Route]]]) -> None:
+def check_file(
+    services: Sequence[Service], deployed: Iterable[tuple[str, Sequence[Route]]]
+) -> None:
     """ConfigError when the document claims a name or a route of a service that was deployed.
 
     `deployed` has the name of each that is served, and the routes of its active version.

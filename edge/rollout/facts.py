@@ -8,8 +8,9 @@ from typing import Any, Final
 from edge.admin.control import FileService
 from edge.admin.status import ServiceState, Status
 from edge.model.plain import to_plain
+from edge.model.route import Route
 from edge.model.secret import Secret
-from edge.model.service import Version
+from edge.model.service import Role, Version
 from edge.settings import Settings
 from edge.supervisor.world import World
 
@@ -39,11 +40,21 @@ def file_services_of(world: World) -> tuple[FileService, ...]:
     )
 
 
+def deployed_routes(world: World) -> list[tuple[str, Sequence[Route]]]:
+    """Names of the services of the catalogue that are served, and the routes that lead to them."""
+    return [
+        (version.service.name, version.service.routes if version.role is Role.ACTIVE else ())
+        for version in world.snapshot.versions
+        if version.id
+    ]
+
+
 def configuration_of(settings: Settings) -> Mapping[str, object]:
     """The settings in force as plain values: durations in seconds, sizes in bytes."""
     plain = to_plain(settings)
-    assert isinstance(plain, dict)
-    return _masked(settings, plain)
+    masked = _masked(settings, plain)
+    assert isinstance(masked, dict)
+    return masked
 
 
 def _masked(value: object, plain: Any) -> Any:

@@ -44,16 +44,12 @@ def _deployed(tx: Transaction, loader: Loader) -> list[tuple[str, Sequence[Route
     return found
 
 
-async def add_deployed(
-    world: World, catalogue: Catalogue, publisher: Publisher
-) -> World:
+async def add_deployed(world: World, catalogue: Catalogue, publisher: Publisher) -> World:
     """`world` with everything that the catalogue says is served, as far as it can be."""
     records = await catalogue.read(services.served)
     turns = asyncio.Semaphore(AT_ONCE)
     async with asyncio.TaskGroup() as tasks:
-        building = [
-            tasks.create_task(_build(record, publisher, turns)) for record in records
-        ]
+        building = [tasks.create_task(_build(record, publisher, turns)) for record in records]
     for record, task in zip(records, building, strict=True):
         built = task.result()
         if built is None:
@@ -66,6 +62,19 @@ async def add_deployed(
         else:
             world = world.with_service(built.id, built.versions, built.artifacts)
     return world
+
+
+def rebased(built: World, before: World, now: World) -> World:
+    """`built`, which was made from `before`, with what has been deployed since then.
+
+    Raises ConfigError when that has taken a name or a route of the file's.
+    """
+    if now.generation != before.generation:
+        owners = {v.id for world in (before, now) for v in world.snapshot.versions if v.id}
+        for owner in sorted(owners):
+            if now.versions_of(owner) != before.versions_of(owner):
+                built = built.with_service(owner, now.versions_of(owner), now.artifacts)
+    return built
 
 
 async def _build(

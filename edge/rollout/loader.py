@@ -15,7 +15,6 @@ from edge.catalogue.packages import PackageStore
 from edge.errors import ApiRefused, Refusal
 from edge.model.parse import Config
 from edge.model.service import Role
-from edge.model.service import Role
 from edge.rollout import definition
 from edge.rollout.wanted import Serving, Wanted
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from edge.admin.control import (
     Activated,
@@ -80,7 +79,7 @@ class Plane:
         await self._errands.stop()
 
     def configured(self, config: Config) -> None:
-        """A reload has been published: what is deployed goes by its limits and rules from now on."""
+        """A reload was published: what is deployed goes by its limits and rules from now on."""
         self._loader.config = config
         self._refresher.services_changed(
             {version.id for version in self._fleet.world.snapshot.versions if version.id}
@@ -195,12 +194,11 @@ class Plane:
         """See ControlPlane."""
         return None
 
-    async def lines(
+    def lines(
         self, wanted: LogFilter, *, recent: int, follow: bool
     ) -> AsyncIterator[Mapping[str, object]]:
         """See ControlPlane."""
         raise ApiRefused(Refusal.UNSUPPORTED, "log lines cannot be followed on this server")
-        yield {}
 
     def file_services(self) -> tuple[FileService, ...]:
         """See ControlPlane."""

@@ -69,9 +69,7 @@ class Publisher:
         self, service_id: str, serving: Serving, *, progress: Progress = no_progress
     ) -> Built:
         """Read and compile what is wanted of a service.  ApiRefused when it cannot be served."""
-        wanted = await self._catalogue.read(
-            lambda tx: self._loader.load(tx, service_id, serving)
-        )
+        wanted = await self._catalogue.read(lambda tx: self._loader.load(tx, service_id, serving))
         versions: list[Version] = []
         artifacts: dict[str, Artifact] = {}
         try:

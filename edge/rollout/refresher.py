@@ -97,7 +97,7 @@ class Refresher:
 
 
 def _linked(tx: Transaction, changed: Iterable[str], again: Iterable[str]) -> set[str]:
-    """Ids of the services of which a served version is linked to one of the stores, or asked for."""
+    """Ids of the services that serve a version linked to one of the stores, or were asked for."""
     served = {record.id for record in services.served(tx)}
     found = set(again) & served
     for store_id in changed:

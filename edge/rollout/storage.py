@@ -6,7 +6,6 @@ Whatever is wrong with it is a ConfigError: the server does not begin, and nothi
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,10 +16,11 @@ from edge.catalogue.keyring import Keyring
 from edge.catalogue.packages import PackageStore
 from edge.clock import SystemClock
 from edge.settings import Settings
-
-log = logging.getLogger("edge.rollout")
+from edge.stores.kv import KvLimits
+from edge.stores.kv_sqlite import SqliteKvEngine
 
 CATALOGUE_FILE: Final = "catalogue.sqlite3"
+KV_FILE: Final = "kv.sqlite3"  # as the workers call it
 KEY_FILE: Final = "secrets.key"
 TOKEN_FILE: Final = "admin.token"  # noqa: S105 - the name of a file
 
@@ -34,6 +34,11 @@ class Storage:
     keyring: Keyring
     token_file: Path
     made_token: bool  # at this start
+
+    def write_statistics(self) -> tuple[int, float]:
+        """Transactions so far, and the seconds they took."""
+        found = self.catalogue.statistics()
+        return found.writes, found.write_seconds
 
 
 def open_storage(settings: Settings, opened: contextlib.ExitStack) -> Storage:
@@ -57,3 +62,10 @@ def open_storage(settings: Settings, opened: contextlib.ExitStack) -> Storage:
     token_file = folder / TOKEN_FILE
     made = catalogue.write_now(STARTUP, lambda tx: tokens.bootstrap(tx, token_file))
     return Storage(catalogue, packages, keyring, token_file, made is not None)
+
+
+def kv_engine(settings: Settings) -> SqliteKvEngine:
+    """The supervisor's own, on the file that all workers have open; for the control API."""
+    storage = settings.storage
+    limits = KvLimits(storage.kv_value_bytes, storage.kv_store_bytes, storage.kv_total_bytes)
+    return SqliteKvEngine(settings.state_dir / KV_FILE, limits, SystemClock())

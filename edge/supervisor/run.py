@@ -12,36 +12,45 @@ import fcntl
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import edge
+from edge.admin import fastly, v1
 from edge.admin.app import AdminApp
-from edge.admin.status import ServiceState, ServiceStatus, Status, WorkerStatus
+from edge.admin.around import Around
+from edge.admin.calls import Calls
+from edge.admin.status import ServiceStatus, Status, WorkerStatus
 from edge.clock import SystemClock
 from edge.errors import ConfigError, Problem
 from edge.hostmodules import known_imports
-from edge.http.addresses import TrustedProxies
 from edge.model.parse import Config
 from edge.process_log import open_log, start_log
+from edge.rollout.compose import Server, control_plane
+from edge.rollout.conflicts import check_file
+from edge.rollout.facts import deployed_routes, state_of
+from edge.rollout.first import add_deployed, check_start, rebased
+from edge.rollout.loader import Loader
+from edge.rollout.plane import Plane
+from edge.rollout.publisher import Publisher
+from edge.rollout.storage import Storage, kv_engine, open_storage
 from edge.runtime.artifacts import Artifact, ArtifactCache
 from edge.runtime.compile import Compiler
-from edge.server.front import Front, HttpLimits
 from edge.server.listener import Listener
-from edge.server.timers import Sweeper
 from edge.settings import CodeLabel, Settings
 from edge.stores.rates_file import choose_directory, discard, prepare
+from edge.supervisor.admin_side import address_of, admin_listeners, open_admin
 from edge.supervisor.breaker import Breaker
 from edge.supervisor.fleet import Fleet, PublishFailed
 from edge.supervisor.launch import Launch
+from edge.supervisor.reloading import check_ceilings, clamped, differing, reloaded
 from edge.supervisor.sizing import machine_memory, raise_descriptor_limit, sizing, worker_count
-from edge.supervisor.sockets import PublicSockets, open_listener
+from edge.supervisor.sockets import PublicSockets
 from edge.supervisor.world import World, WorldBuilder, empty_world
 from edge.telemetry.collector import EdgeCollector
 from edge.telemetry.directory import BlockDirectory
@@ -56,7 +65,18 @@ EXIT_CONFIG: Final = 2
 WATCH_SECONDS: Final = 0.1
 LATE_SECONDS: Final = 0.5  # when we are this late ourselves, a worker's silence proves nothing
 RETIRE_SECONDS: Final = 1.0
-ADMIN_CONNECTIONS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What runs from the first world to the last request."""
+
+    fleet: Fleet
+    builder: WorldBuilder
+    compiler: Compiler
+    storage: Storage
+    publisher: Publisher
+    plane: Plane
 
 
 class Supervisor:
@@ -95,9 +115,12 @@ class Supervisor:
             sockets = PublicSockets(settings.server.listen, workers)
             sockets.open()
             opened.callback(sockets.close)
-            admin = self._open_admin(opened)
+            admin = open_admin(settings, opened)
             log_fd = open_log(settings.log)
             opened.callback(os.close, _claim(settings.state_dir))
+            storage = open_storage(settings, opened)
+            loader = Loader(self._config, storage.packages)
+            check_start(storage.catalogue, loader, self._config.services)
             rates = prepare(
                 choose_directory(settings.state_dir, settings.storage.rate_bytes),
                 settings.storage.rate_bytes,
@@ -129,7 +152,7 @@ class Supervisor:
                     log_fd,
                     share,
                     rates,
-                    tuple(_address(sock) for sock, _ in admin),
+                    tuple(address_of(sock) for sock, _ in admin),
                 ),
                 empty_world(settings),
                 cells=cells,
@@ -158,8 +181,8 @@ class Supervisor:
                 "starting",
                 extra={
                     "listen": ", ".join(map(str, sockets.addresses)),
-                    "admin": _address(admin[0][0]),
-                    "metrics": _address(admin[-1][0]),
+                    "admin": address_of(admin[0][0]),
+                    "metrics": address_of(admin[-1][0]),
                     "workers": workers,
                     "slots": share.slots,
                     "memory_budget": share.memory_budget,
@@ -167,64 +190,68 @@ class Supervisor:
                     "engine": fingerprint,
                 },
             )
+            if storage.made_token:
+                log.info(
+                    "a token for the control API was made; whoever reads this file may do anything",
+                    extra={"file": str(storage.token_file)},
+                )
+            self._counters.catalogue = storage.write_statistics
+            kv = kv_engine(settings)
+            await kv.start()
+            plane, publisher = control_plane(
+                storage,
+                loader,
+                Server(
+                    fleet=fleet,
+                    builder=builder,
+                    compiler=compiler,
+                    cells=cells,
+                    counters=self._counters,
+                    kv=kv,
+                    known_imports=known_imports(),
+                    report=self._report,
+                ),
+            )
+            around = Around(
+                catalogue=storage.catalogue,
+                packages=storage.packages,
+                keyring=storage.keyring,
+                control=plane,
+                kv=kv,
+                settings=settings,
+                limits=self._config.limits,
+                ceilings=self._config.ceilings,
+                clock=SystemClock(),
+                report=self._report,
+                listens=lambda: sockets.addresses,
+            )
             app = AdminApp(self._report, exposition.render, loop)
-            opened.callback(app.close)
-            listeners = self._admin_listeners(admin, app, loop)
-            await self._serve(fleet, builder, compiler, listeners)
+            calls = Calls(around, [*v1.routes(around), *fastly.routes(around)], loop)
+            app.serve(calls, settings.admin.hosts)
+            listeners = admin_listeners(admin, app, loop, max_body=calls.max_body)
+            parts = _Parts(fleet, builder, compiler, storage, publisher, plane)
+            try:
+                await self._serve(parts, listeners)
+            finally:
+                await app.aclose()
+                await kv.aclose()
             sockets.close()
         return self._status
 
-    # Parts ------------------------------------------------------------------------------------
-
-    def _open_admin(self, opened: contextlib.ExitStack) -> list[tuple[socket.socket, bool]]:
-        """Sockets of the control API and of the metrics alone, with whether it is the latter."""
-        wanted = [(self._settings.admin.listen, "admin.listen", False)]
-        if self._settings.metrics.listen is not None:
-            wanted.append((self._settings.metrics.listen, "metrics.listen", True))
-        found = []
-        for listen, setting, metrics_only in wanted:
-            sock = open_listener(listen, setting=setting)
-            opened.callback(sock.close)
-            found.append((sock, metrics_only))
-        return found
-
-    def _admin_listeners(
-        self,
-        sockets: list[tuple[socket.socket, bool]],
-        app: AdminApp,
-        loop: asyncio.AbstractEventLoop,
-    ) -> list[Listener]:
-        sweeper = Sweeper(loop, SystemClock())
-        limits = HttpLimits(max_connections=ADMIN_CONNECTIONS, max_request_body=64 * 1024)
-        return [
-            Listener(
-                sock,
-                Front(
-                    handler=app.handle_metrics if metrics_only else app.handle,
-                    loop=loop,
-                    sweeper=sweeper,
-                    limits=limits,
-                    proxies=TrustedProxies(),
-                ),
-                loop,
-            )
-            for sock, metrics_only in sockets
-        ]
-
     # Running ----------------------------------------------------------------------------------
 
-    async def _serve(
-        self, fleet: Fleet, builder: WorldBuilder, compiler: Compiler, listeners: list[Listener]
-    ) -> None:
+    async def _serve(self, parts: _Parts, listeners: list[Listener]) -> None:
+        fleet = parts.fleet
         for listener in listeners:
             listener.start()
         try:
             async with asyncio.TaskGroup() as tasks:
-                work = tasks.create_task(self._work(fleet, builder, compiler))
+                work = tasks.create_task(self._work(parts))
                 stopping = tasks.create_task(self._stop.wait())
                 await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not work.done():
                     log.info("draining", extra={"seconds": self._settings.server.drain})
+                    await parts.plane.stop()
                     await fleet.drain(self._settings.server.drain)
                     work.cancel()
                 stopping.cancel()
@@ -234,20 +261,23 @@ class Supervisor:
                 await listener.aclose()
             log.info("stopped", extra={"status": self._status})
 
-    async def _work(self, fleet: Fleet, builder: WorldBuilder, compiler: Compiler) -> None:
+    async def _work(self, parts: _Parts) -> None:
+        fleet, builder = parts.fleet, parts.builder
         first = await builder.build(self._config.services, self._settings, before=fleet.world)
+        first = await add_deployed(first, parts.storage.catalogue, parts.publisher)
         world = await fleet.publish(lambda _: first, strict=False)
         builder.pin(world)
         self._counters.reload(ok=True, wall=time.time())
         _tell(world)
-        for note in sorted(compiler.notes):
+        for note in sorted(parts.compiler.notes):
             log.warning("%s", note)
         async with asyncio.TaskGroup() as tasks:
             for slot in range(worker_count(self._settings)):
                 tasks.create_task(fleet.keep(slot))
             tasks.create_task(self._watch(fleet))
             tasks.create_task(self._attend(fleet, builder))
-            tasks.create_task(self._reload_on_signal(fleet, builder))
+            tasks.create_task(parts.plane.run())
+            tasks.create_task(self._reload_on_signal(parts))
 
     async def _watch(self, fleet: Fleet) -> None:
         loop = asyncio.get_running_loop()
@@ -290,12 +320,12 @@ class Supervisor:
         repaired = world.with_artifacts(self._repaired).with_refused(self._lost)
         return repaired.with_quarantined(self._breaker.quarantined)
 
-    async def _reload_on_signal(self, fleet: Fleet, builder: WorldBuilder) -> None:
+    async def _reload_on_signal(self, parts: _Parts) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()
             try:
-                await self._reload_once(fleet, builder)
+                await self._reload_once(parts)
             except (ConfigError, PublishFailed) as error:
                 self._counters.reload(ok=False, wall=time.time())
                 for line in str(error).splitlines():
@@ -304,23 +334,26 @@ class Supervisor:
                 self._counters.reload(ok=False, wall=time.time())
                 log.exception("not reloaded")
 
-    async def _reload_once(self, fleet: Fleet, builder: WorldBuilder) -> None:
+    async def _reload_once(self, parts: _Parts) -> None:
+        fleet, builder = parts.fleet, parts.builder
         config = await asyncio.to_thread(self._load)
-        _check_ceilings(config, fleet)
-        settings = _reloaded(self._settings, config.settings)
-        for name in _differing(settings, config.settings):
+        check_ceilings(config, fleet.sizing)
+        settings = reloaded(self._settings, config.settings)
+        for name in differing(settings, config.settings):
             log.warning("%s has changed; that takes effect after a restart", name)
         before = fleet.world
+        check_file(config.services, deployed_routes(before))
         built = await builder.build(config.services, settings, before=before)
         worse = {n: why for n, why in built.refused.items() if n not in before.refused}
         if worse:
             fleet.discard(built)
             raise PublishFailed(worse)
         self._breaker.reset()
-        world = await fleet.publish(lambda _: built, strict=True)
+        world = await fleet.publish(lambda now: rebased(built, before, now), strict=True)
         builder.pin(world)
         self._config = config
         self._settings = settings
+        parts.plane.configured(clamped(replace(config, settings=settings), fleet.sizing))
         self._counters.reload(ok=True, wall=time.time())
         log.info("reloaded", extra={"generation": world.generation})
         _tell(world)
@@ -348,7 +381,7 @@ class Supervisor:
                     v.service.name,
                     v.number,
                     v.sha256,
-                    _state(refused=v.refused, quarantined=v.quarantined),
+                    state_of(v),
                     v.refused,
                 )
                 for v in fleet.world.snapshot.versions
@@ -385,41 +418,6 @@ def _claim(state_dir: Path) -> int:
     return descriptor
 
 
-def _check_ceilings(config: Config, fleet: Fleet) -> None:
-    """The pool was made for the ceilings of the start; more than those needs a new one."""
-    size = fleet.sizing
-    problems = [
-        Problem(f"services.{service.name}.limits.{name}", f"{value} needs a restart: the pool was "
-                f"made for at most {most}")
-        for service in config.services
-        for name, value, most in (
-            ("memory", service.limits.memory, size.memory_ceiling),
-            ("table_elements", service.limits.table_elements, size.table_ceiling),
-        )
-        if value > most
-    ]  # fmt: skip
-    if problems:
-        raise ConfigError(*problems)
-
-
-def _reloaded(old: Settings, new: Settings) -> Settings:
-    """The settings of before with those groups of the new ones that a snapshot carries."""
-    return replace(
-        old,
-        egress=new.egress,
-        geolocation=new.geolocation,
-        device_detection=new.device_detection,
-        shielding_sites=new.shielding_sites,
-    )
-
-
-def _differing(old: Settings, new: Settings) -> list[str]:
-    """Groups of settings that differ."""
-    return [
-        item.name for item in fields(Settings) if getattr(old, item.name) != getattr(new, item.name)
-    ]
-
-
 def _tell(world: World) -> None:
     for version in world.snapshot.versions:
         facts = {"service": version.service.name, "version": version.number}
@@ -429,18 +427,6 @@ def _tell(world: World) -> None:
             log.warning("service quarantined", extra=facts)
         else:
             log.info("service loaded", extra={**facts, "sha256": version.sha256})
-
-
-def _state(*, refused: str, quarantined: bool) -> ServiceState:
-    if refused:
-        return ServiceState.REFUSED
-    return ServiceState.QUARANTINED if quarantined else ServiceState.LOADED
-
-
-def _address(sock: socket.socket) -> str:
-    """Where it listens, with the port that the kernel chose."""
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _python() -> tuple[int, int, int]:

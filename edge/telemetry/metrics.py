@@ -204,6 +204,21 @@ RELOAD_TIME = Metric(
     "edge_config_last_reload_success_timestamp_seconds", G, "When the configuration was last good."
 )
 DEPLOYS = Metric("edge_deploys_total", C, "Deployments asked for.", ("service", "result"))
+ACTIVATIONS = Metric(
+    "edge_activations_total", C,
+    "Times that other versions of deployed services began to serve, by what led to it.",
+    ("reason",),
+)  # fmt: skip
+CANARY_ROLLBACKS = Metric(
+    "edge_canary_rollbacks_total", C, "Canaries taken back for breaching their bounds.",
+    ("service",),
+)  # fmt: skip
+CATALOGUE_WRITES = Metric(
+    "edge_catalogue_writes_total", C, "Transactions that changed, or tried to change, the catalogue."
+)
+CATALOGUE_WRITE_SECONDS = Metric(
+    "edge_catalogue_write_seconds_total", C, "Time they took, until they were on the disk."
+)
 COMPILE = Metric(
     "edge_compile_seconds", H, "Time to compile a module, in a child process.", (), time_bounds(26)
 )

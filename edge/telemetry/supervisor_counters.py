@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge.telemetry.histogram import TimeHistogram
@@ -27,6 +28,10 @@ class LabelledCounter:
         self.values[labels] = self.values.get(labels, 0) + count
 
 
+def _no_writes() -> tuple[int, float]:
+    return 0, 0.0
+
+
 @dataclass(slots=True)
 class SupervisorCounters:
     """Plain numbers that the collector reads; the supervisor's loop is their one writer."""
@@ -40,6 +45,7 @@ class SupervisorCounters:
     last_reload_ok: bool = True
     last_reload_ok_at: float = 0.0  # wall clock, seconds
     compile: TimeHistogram = field(default_factory=TimeHistogram)
+    catalogue: Callable[[], tuple[int, float]] = _no_writes  # transactions, and seconds for them
 
     def reload(self, *, ok: bool, wall: float) -> None:
         """Count a load of the configuration at `wall` seconds since 1970."""

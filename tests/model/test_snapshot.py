@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from edge.errors import ConfigError
 from edge.model.parse import parse_config
 from edge.model.route import Miss
 from edge.model.secret import Secret
-from edge.model.service import Version
+from edge.model.service import Role, Version
 from edge.model.snapshot import Snapshot
 
 DOCUMENT = """
@@ -82,3 +83,37 @@ def test_a_secret_is_neither_printed_nor_pickled() -> None:
         pickle.dumps(secret)
     with pytest.raises(TypeError):
         hash(secret)
+
+
+def test_routes_lead_to_the_active_version_alone_and_a_canary_may_have_the_same() -> None:
+    served = snapshot()
+    shop, idle = served.versions
+    beside = (
+        replace(shop, number=4, role=Role.CANARY, share=100),
+        shop,
+        replace(shop, number=5, role=Role.STAGED),
+    )
+    several = Snapshot(8, served.settings, (*beside, idle))
+    assert several.lookup(b"shop.example", b"/a/b") is shop
+    assert several.lookup(b"idle.example", b"/x/y") is idle
+    only_staged = Snapshot(9, served.settings, (beside[2],))
+    assert only_staged.lookup(b"shop.example", b"/") is Miss.HOST
+
+
+def test_a_snapshot_with_the_same_routes_takes_the_table_of_the_one_before() -> None:
+    served = snapshot()
+    shop, idle = served.versions
+    again = Snapshot(8, served.settings, (replace(shop, number=4), idle), like=served)
+    assert again.routes is served.routes
+    moved = Snapshot(9, served.settings, (idle, shop), like=served)
+    assert moved.lookup(b"shop.example", b"/") is shop
+    without = Snapshot(9, served.settings, (replace(shop, role=Role.STAGED), idle), like=served)
+    assert without.lookup(b"shop.example", b"/") is Miss.HOST
+
+
+def test_two_services_of_one_name_cannot_be_served_even_without_routes() -> None:
+    served = snapshot()
+    shop, _ = served.versions
+    staged = replace(shop, role=Role.STAGED)
+    with pytest.raises(ConfigError, match=r"services\.shop@3: two services have this name"):
+        Snapshot(8, served.settings, (shop, staged, staged), like=served)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import wasmtime
@@ -20,6 +20,7 @@ from edge.model.snapshot import Snapshot
 from edge.outcome import Ending
 from edge.runtime.engine import PoolSettings, compiling_engine
 from edge.runtime.rewrite import count_refusals
+from edge.server.exchange import Exchange
 from edge.settings import Settings
 from edge.telemetry.access_log import AccessLog
 from edge.telemetry.guest_log import GuestLog
@@ -60,24 +61,43 @@ class Town:
         )
         self._compiler = compiling_engine()
         self._versions: list[Version] = []
+        self._generation = 0
         self.clients: list[Driven] = []
 
     def deploy(self, directory: Path, name: str, wat: str, limits: Limits = DEFAULT_LIMITS) -> None:
         """Compile the way deployment does, and serve it beside what is there."""
-        code = wasmtime.Module(self._compiler, count_refusals(bytes(wasmtime.wat2wasm(wat))))
-        artifact = directory / f"{name}.artifact"
-        artifact.write_bytes(code.serialize())
+        artifact = self.compile(directory / f"{name}.artifact", wat)
         service = Service(name, Path(f"{name}.wasm"), (Route(host=name),), limits)
         series = FIRST_SERIES + len(self._versions)
-        self._versions.append(Version(service, 1, sha256=name, artifact=artifact, series=series))
-        snapshot = Snapshot(len(self._versions), Settings(), tuple(self._versions))
+        version = Version(service, 1, sha256=name, artifact=artifact, series=series)
+        self.serve(*self._versions, version)
+
+    def compile(self, artifact: Path, wat: str) -> Path:
+        """A module as a worker maps it."""
+        code = wasmtime.Module(self._compiler, count_refusals(bytes(wasmtime.wat2wasm(wat))))
+        artifact.write_bytes(code.serialize())
+        return artifact
+
+    def serve(self, *versions: Version, keep: bool = False) -> None:
+        """Exactly these from now on; `keep` as the dispatcher has it."""
+        self._versions = list(versions)
+        self._generation += 1
+        snapshot = Snapshot(self._generation, Settings(), versions)
         self.dispatcher.commit(
-            self.dispatcher.prepare(snapshot, lambda version: str(version.artifact))
+            self.dispatcher.prepare(snapshot, lambda version: str(version.artifact), keep=keep)
         )
 
-    def ask(self, name: str, request: bytes = b"", *, reads: bool = True) -> Driven:
+    def ask(
+        self,
+        name: str,
+        request: bytes = b"",
+        *,
+        reads: bool = True,
+        remote: str = "192.0.2.7",
+        handler: Callable[[Exchange], None] | None = None,
+    ) -> Driven:
         """A client sends one request (a GET if none is given) to a service."""
-        client = Driven(self.dispatcher.handle)
+        client = Driven(handler or self.dispatcher.handle, remote=remote)
         client.transport.reads = reads
         self.clients.append(client)
         request = request or b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % name.encode()
@@ -104,7 +124,11 @@ class Town:
 
     def count(self, name: str, ending: Ending) -> int:
         """How many requests to a service ended this way, as the metrics tell it."""
-        return self.shared.block_sum(self._series(name))[OUTCOMES + ENDINGS.index(ending)]
+        return self.count_series(self._series(name), ending)
+
+    def count_series(self, series: int, ending: Ending) -> int:
+        """The same for what is counted in one block."""
+        return self.shared.block_sum(series)[OUTCOMES + ENDINGS.index(ending)]
 
     def refusals(self, name: str, limit: SoftLimit) -> int:
         """In how many requests to a service a guest was refused something for this limit."""

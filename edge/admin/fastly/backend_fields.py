@@ -1,7 +1,8 @@
 """Backends between Fastly's words and ours, both ways: milliseconds, port numbers, TLS fields.
 
-A part's data has the keys of a backend in the configuration, all values text as there, and under `fastly` what only Fastly's
-API knows: fields without effect here, kept so that clients read what they wrote.
+A part's data has the keys of a backend in the configuration, all values text as there, and under
+`fastly` what only Fastly's API knows: fields without effect here, kept so that clients read what
+they wrote.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def changed(data: Data, form: Form) -> dict[str, object]:
     origin = _origin(form, keys)
     keys["url"] = str(origin)
     _change_keys(form, keys)
-    _change_kept(form, kept)
+    _change_kept(form, keys, kept)
     _change_names(form, names)
     for theirs, ours in _TLS_NAMES.items():
         keys.pop(ours, None)
@@ -172,11 +173,13 @@ def _change_keys(form: Form, keys: dict[str, object]) -> None:
         keys["prefer_ipv4"] = _switch(not prefer_ipv6)
 
 
-def _change_kept(form: Form, kept: dict[str, object]) -> None:
+def _change_kept(form: Form, keys: dict[str, object], kept: dict[str, object]) -> None:
     for name in _KEPT_TEXTS:
         text = form.given(name)
         if text is not None:
             kept[name] = text
+    if "healthcheck" in form:  # one that our own API gave it would be preferred
+        keys.pop("health_check", None)
     for name in _KEPT_COUNTS:
         number = form.number(name)
         if number is not None:

@@ -19,9 +19,7 @@ def routes(around: Around) -> list[Route]:
     return here.routes("backend")
 
 
-def _changed(
-    name: str, data: Mapping[str, object], form: Form
-) -> tuple[str, Mapping[str, object]]:
+def _changed(name: str, data: Mapping[str, object], form: Form) -> tuple[str, Mapping[str, object]]:
     after = backend_fields.changed(data, form)
     check_backend(name, after)
     return name, after

@@ -8,20 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edge.admin.api import Call, Reply, Route
+from edge.admin import api
+from edge.admin.api import Call, Reply
 from edge.admin.around import Around
 from edge.admin.fastly.shape import Form, answer, endpoint, version_number
 from edge.admin.fastly.version_parts import VERSION, PartEndpoints
 from edge.catalogue import parts, services, versions
 from edge.catalogue.checks import read
+from edge.catalogue.definition import domain_part
 from edge.catalogue.records import Part, PartKind
 from edge.model.names import read_host
+from edge.model.route import Route
 
 if TYPE_CHECKING:
     from edge.catalogue.database import Transaction
 
 
-def routes(around: Around) -> list[Route]:
+def routes(around: Around) -> list[api.Route]:
     """The endpoints."""
     every = PartEndpoints(around, PartKind.DOMAIN, _changed, _shown)
     checks = _Checks(around, every)
@@ -70,18 +73,12 @@ class _Checks:
         return [self._every.shape(service, number, part), "", active]
 
 
-def _changed(
-    name: str, data: Mapping[str, object], form: Form
-) -> tuple[str, Mapping[str, object]]:
-    after = {"path": "/", "exact": "false", "comment": "", **data}
-    if "name" in form or "host" not in data:
-        host = read("name", name, read_host)
-        after["host"] = host
-        path = str(after["path"])
-        name = host if path == "/" else host + path
-    if "comment" in form:
-        after["comment"] = form.text("comment")
-    return name, after
+def _changed(name: str, data: Mapping[str, object], form: Form) -> tuple[str, Mapping[str, object]]:
+    path, exact = str(data.get("path", "/")), data.get("exact") is True
+    comment = form.text("comment", str(data.get("comment", "")))
+    before = domain_part(Route(str(data.get("host", "")), path, exact))[0]
+    host = str(data["host"]) if data and name == before else read("name", name, read_host)
+    return domain_part(Route(host, path, exact), comment)
 
 
 def _shown(name: str, data: Mapping[str, object]) -> dict[str, object]:

@@ -19,9 +19,7 @@ def routes(around: Around) -> list[Route]:
     return here.routes("healthcheck")
 
 
-def _changed(
-    name: str, data: Mapping[str, object], form: Form
-) -> tuple[str, Mapping[str, object]]:
+def _changed(name: str, data: Mapping[str, object], form: Form) -> tuple[str, Mapping[str, object]]:
     after = health_check_fields.changed(data, form)
     check_health_check(name, after)
     return name, after

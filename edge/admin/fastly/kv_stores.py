@@ -27,6 +27,7 @@ _STORES: Final = "/resources/stores/kv"
 _ONE: Final = f"{_STORES}/{{store}}"
 _KEY: Final = f"{_ONE}/keys/{{key}}"
 _OCTETS: Final = "application/octet-stream"
+MAX_TTL: Final = 10**9  # seconds, thirty years
 MAX_BATCH: Final = 64 * 1024 * 1024  # bytes of one batch
 _MOST_PROBLEMS: Final = 20  # of one batch; then it is given up
 _FLAGS: Final = {
@@ -138,7 +139,7 @@ class _KvStores:
             await call.body.read(),
             mode=modes[0] if modes else InsertMode.OVERWRITE,
             metadata=metadata,
-            ttl=_number(call.headers("time_to_live_sec"), "time_to_live_sec"),
+            ttl=_number(call.headers("time_to_live_sec"), "time_to_live_sec", MAX_TTL),
             generation=generation,
             must_exist=generation is not None,
         )
@@ -198,12 +199,12 @@ def _in_field(metadata: bytes) -> str:
     )
 
 
-def _number(text: str | None, what: str) -> int | None:
+def _number(text: str | None, what: str, most: int = 2**63 - 1) -> int | None:
     if text is None or not text.strip():
         return None
     text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        raise ApiRefused(Refusal.INVALID, f"{what} must be a whole number")
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= most):
+        raise ApiRefused(Refusal.INVALID, f"{what} must be a whole number up to {most}")
     return int(text)
 
 
@@ -228,7 +229,7 @@ def _insertion(line: bytes) -> tuple[str, Insertion]:
                 InsertMode.OVERWRITE,
             ),
             metadata=metadata.encode(),
-            ttl=_number(_text(found.get("time_to_live_sec")), "time_to_live_sec"),
+            ttl=_number(_text(found.get("time_to_live_sec")), "time_to_live_sec", MAX_TTL),
             generation=_number(_text(found.get("if_generation_match")), "if_generation_match"),
             must_exist=found.get("if_generation_match") is not None,
         )

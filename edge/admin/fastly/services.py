@@ -14,7 +14,7 @@ from edge.admin.fastly.shape import (
     answer,
     done,
     endpoint,
-    one_page,
+    part_of,
     read_form,
     service_shape,
     version_shape,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_VERSIONS: Final = 1000  # of one service that are told, the newest
 _CHUNK: Final = 1000
+_FILTERS: Final = {"filter[versions.active]": "active", "filter[versions.staged]": "staged"}
 _SORTS: Final[dict[str, Callable[[ServiceRecord], tuple[float, str]]]] = {
     "created": lambda service: (service.created_at, service.id),
     "updated": lambda service: (service.updated_at, service.id),
@@ -71,8 +72,7 @@ class _Services:
             found.sort(key=key)
         if call.asked("direction").startswith("desc"):
             found.reverse()
-        reply = one_page(call, found, lambda service: service)
-        shown, headers = reply.items, reply.headers
+        shown, headers = part_of(call, found)
         return answer(
             await self._around.catalogue.read(
                 lambda tx: [service_shape(service, _in_use(tx, service)) for service in shown]
@@ -121,19 +121,24 @@ class _Services:
         )
 
     async def details(self, call: Call) -> Reply:
-        """With its versions, and the active and the latest one apart."""
-        active_only = call.asked("filter[versions.active]") == "true"
+        """With its versions, and two of them apart: the active one, and the one that is meant.
+
+        That is the latest, or with the filter `versions.staged` the staged one.
+        """
+        only = next((kind for kind in _FILTERS if call.asked(kind) == "true"), None)
 
         def read(tx: Transaction) -> dict[str, object]:
             found = services.find(tx, call.params["service"])
-            active = None if found.active is None else versions.get(tx, found.id, found.active)
-            latest = versions.latest(tx, found.id)
-            if active_only:
-                facts = service_shape(found, [active] if active else [])
-            else:
+            active = _version(tx, found, found.active)
+            meant = versions.latest(tx, found.id)
+            if only is None:
                 facts = _whole(tx, found)
+            else:
+                kept = active if _FILTERS[only] == "active" else _version(tx, found, found.staged)
+                facts = service_shape(found, [] if kept is None else [kept])
+                meant = meant if _FILTERS[only] == "active" else kept
             facts["active_version"] = None if active is None else version_shape(active)
-            facts["version"] = None if latest is None else version_shape(latest)
+            facts["version"] = None if meant is None else version_shape(meant)
             return facts
 
         return answer(await self._around.catalogue.read(read))
@@ -168,6 +173,10 @@ def _whole(tx: Transaction, service: ServiceRecord) -> dict[str, object]:
 def _in_use(tx: Transaction, service: ServiceRecord) -> list[VersionRecord]:
     numbers = {service.active, service.staged, service.latest or None} - {None}
     return [versions.get(tx, service.id, number) for number in sorted(filter(None, numbers))]
+
+
+def _version(tx: Transaction, service: ServiceRecord, number: int | None) -> VersionRecord | None:
+    return None if number is None else versions.get(tx, service.id, number)
 
 
 def _last(found: list[ServiceRecord]) -> str:

@@ -205,7 +205,15 @@ def service_shape(service: ServiceRecord, versions: Iterable[VersionRecord]) -> 
 def one_page(
     call: Call, items: Sequence[T], write: Callable[[T], object], *, default: int = MAX_PER_PAGE
 ) -> Reply:
-    """The part of a list that `page` and `per_page` ask for, with a Link to the next and the last.
+    """The part of a list that is asked for."""
+    shown, headers = part_of(call, items, default=default)
+    return answer([write(item) for item in shown], headers=headers)
+
+
+def part_of(
+    call: Call, items: Sequence[T], *, default: int = MAX_PER_PAGE
+) -> tuple[Sequence[T], list[tuple[str, str]]]:
+    """The part of a list that `page` and `per_page` ask for, and a Link to the next and the last.
 
     ApiRefused INVALID for pages that are none.
     """
@@ -214,16 +222,12 @@ def one_page(
     last = max(1, -(-len(items) // size))
     links = []
     if page < last:
+        asked = {name: call.asked(name) for name in call.query}
         for relation, number in (("next", page + 1), ("last", last)):
-            query = {
-                **{name: call.asked(name) for name in call.query},
-                "page": number,
-                "per_page": size,
-            }
-            links.append(f'<{call.path}?{urlencode(query)}>; rel="{relation}"')
-    shown = items[(page - 1) * size : page * size]
+            query = urlencode({**asked, "page": number, "per_page": size})
+            links.append(f'<{call.path}?{query}>; rel="{relation}"')
     headers = [("link", ", ".join(links))] if links else []
-    return answer([write(item) for item in shown], headers=headers)
+    return items[(page - 1) * size : page * size], headers
 
 
 def _count(call: Call, name: str, default: int, most: int) -> int:

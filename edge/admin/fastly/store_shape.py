@@ -84,10 +84,13 @@ async def item_changes(call: Call) -> list[tuple[str, str, bytes]]:
     """A batch of items of a config store or a dictionary, for `entries.batch`."""
     changes = []
     for item in await batch_of(call, "items"):
-        op, key, value = item.get("op"), item.get("item_key"), item.get("item_value", "")
+        op, key, value = item.get("op"), item.get("item_key"), item.get("item_value")
+        if value is None:  # the CLI's way to delete
+            value = ""
         if not (isinstance(op, str) and isinstance(key, str) and isinstance(value, str)):
             raise ApiRefused(
-                Refusal.INVALID, "each item has the texts op, item_key and (but for delete) item_value"
+                Refusal.INVALID,
+                "each item has the texts op, item_key and (but for delete) item_value",
             )
         changes.append((op, key, encoded(value)))
     return changes

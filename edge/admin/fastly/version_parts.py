@@ -95,9 +95,7 @@ class PartEndpoints:
             service = services.find(tx, call.params["service"]).id
             before = parts.get(tx, service, number, self._kind, call.params["name"])
             name, data = self._changed(form.given("name") or before.name, before.data, form)
-            part = parts.update(
-                tx, service, number, self._kind, before.id, name=name, data=data
-            )
+            part = parts.update(tx, service, number, self._kind, before.id, name=name, data=data)
             return self.shape(service, number, part)
 
         return answer(await self._around.catalogue.write(call.actor, write))

@@ -1,4 +1,4 @@
-"""Versions as Fastly's API has them: list, make, clone, comment, lock, activate, stage, validate."""
+"""Versions as Fastly's API has them: numbered, cloned, locked, activated, staged, validated."""
 
 from __future__ import annotations
 

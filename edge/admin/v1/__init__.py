@@ -4,11 +4,40 @@ from __future__ import annotations
 
 from edge.admin.api import Route
 from edge.admin.around import Around
+from edge.admin.openapi import document_route
+from edge.admin.v1 import (
+    acls,
+    activation,
+    audit,
+    config_stores,
+    deploy,
+    kv,
+    purge,
+    secret_stores,
+    services,
+    status,
+    tokens,
+    validate,
+    versions,
+)
 
 
 def routes(around: Around) -> list[Route]:
     """All of `/v1`, in the order in which the documentation lists them."""
-    from edge.admin.v1 import deploy, services
-
-    modules = (services, deploy)
-    return [route for module in modules for route in module.routes(around)]
+    modules = (
+        services,
+        deploy,
+        validate,
+        versions,
+        activation,
+        config_stores,
+        kv,
+        secret_stores,
+        acls,
+        purge,
+        tokens,
+        audit,
+        status,
+    )
+    found = [route for module in modules for route in module.routes(around)]
+    return [*found, document_route(found)]

@@ -17,9 +17,9 @@ from edge.admin.around import Around
 from edge.admin.control import Inspection, Progress, no_progress
 from edge.admin.documents import is_yes, json_reply
 from edge.admin.v1.canaries import CANARY_QUERY, Terms, terms_of_query
-from edge.admin.v1.events import event_stream, wants_events
+from edge.admin.v1.events import EVENTS, event_stream, wants_events
 from edge.admin.v1.finding import refuse_file_service
-from edge.admin.v1.parts import Domain, domain_part, every_part, with_domains
+from edge.admin.v1.parts import every_part, read_domain, with_domains
 from edge.admin.v1.settings import module_needs
 from edge.admin.v1.uploads import FORMS, PACKAGE_MARGIN, look, refuse_unfit, store, unpack
 from edge.admin.v1.views import (
@@ -33,6 +33,7 @@ from edge.admin.v1.views import (
 )
 from edge.catalogue import services, versions
 from edge.catalogue.database import Transaction
+from edge.catalogue.definition import Named
 from edge.catalogue.records import Part, PartKind, Scope, ServiceRecord, VersionRecord
 from edge.catalogue.upload import Upload
 from edge.errors import ApiRefused, Refusal
@@ -93,6 +94,7 @@ def routes(around: Around) -> list[Route]:
                 query=_QUERY,
                 request=FORMS,
                 responses={200: DEPLOYED, 201: DEPLOYED},
+                media={200: {NDJSON: EVENTS}},
                 refusals=(404, 409, 413, 422, 507),
                 params={"service": SERVICE_NAME},
             ),
@@ -107,7 +109,7 @@ class _Wanted:
     call: Call
     name: str
     upload: Upload
-    domains: tuple[Domain, ...]  # empty: those of before
+    domains: tuple[Named, ...]  # empty: those of before
     activate: bool
     terms: Terms | None  # of a canary
 
@@ -140,7 +142,7 @@ class _Deploy:
     async def put(self, call: Call) -> Reply:
         name = call.params["service"]
         refuse_file_service(self.around, name)
-        domains = tuple(domain_part(text) for text in call.query.get("domain", ()))
+        domains = tuple(read_domain(text) for text in call.query.get("domain", ()))
         terms = terms_of_query(call)
         activate = is_yes(call, "activate") or terms is not None
         body = await call.body.read()
@@ -311,7 +313,7 @@ def _make(tx: Transaction, wanted: _Wanted) -> _Made:
             record.id,
             version.number,
             PartKind.DOMAIN,
-            [(domain.name, domain.data) for domain in wanted.domains],
+            wanted.domains,
         )
     parts = tuple(every_part(tx, record.id, version.number))
     return _Made(record, version.number, parts, new_version=True, new_service=base.record is None)

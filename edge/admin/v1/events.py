@@ -11,10 +11,19 @@ from typing import Final
 from edge.admin.api import NDJSON, Call
 from edge.admin.control import Progress
 from edge.admin.problems import problem_of
+from edge.admin.schema import Schema
 from edge.errors import ApiRefused
 
 MAX_EVENTS: Final = 256  # that wait for the client; more are left out, the last one never is
 BEAT_SECONDS: Final = 2.0  # of silence, after which the client hears that there is still work
+
+EVENTS: Final[Schema] = {
+    "type": "string",
+    "contentMediaType": NDJSON,
+    "description": "One JSON object a line, each with `event`: received, unpacked, queued, "
+    "compiling, compiled, linking, activated, working; the last is `done`, with what the other "
+    "form answers, or `refused`, with a problem.",
+}
 
 Work = Callable[[Progress], Awaitable[Mapping[str, object]]]
 

@@ -66,6 +66,7 @@ def routes(around: Around) -> list[Route]:
                 "Drop cached responses, of which there are none",
                 "purge",
                 request={"application/json": _WANTED},
+                body_required=False,
                 responses={200: _PURGED},
                 refusals=(404, 422),
             ),

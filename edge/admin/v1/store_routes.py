@@ -20,7 +20,6 @@ from edge.admin.documents import (
     page_of,
     read_fields,
 )
-from edge.admin.schema import Schema
 from edge.admin.store_calls import WORDS, seen_by, store_for, timestamp
 from edge.catalogue import stores
 from edge.catalogue.records import Page, Scope, Store, StoreKind

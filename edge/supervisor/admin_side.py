@@ -1,0 +1,66 @@
+"""The listeners of the control API and of the metrics alone, on the supervisor's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Final
+
+from edge.admin.app import AdminApp
+from edge.clock import SystemClock
+from edge.http.addresses import TrustedProxies
+from edge.server.front import Front, HttpLimits
+from edge.server.listener import Listener
+from edge.server.timers import Sweeper
+from edge.settings import Settings
+from edge.supervisor.sockets import open_listener
+
+ADMIN_CONNECTIONS: Final = 256
+
+
+def open_admin(
+    settings: Settings, opened: contextlib.ExitStack
+) -> list[tuple[socket.socket, bool]]:
+    """Sockets of the control API and of the metrics alone, with whether it is the latter."""
+    wanted = [(settings.admin.listen, "admin.listen", False)]
+    if settings.metrics.listen is not None:
+        wanted.append((settings.metrics.listen, "metrics.listen", True))
+    found = []
+    for listen, setting, metrics_only in wanted:
+        sock = open_listener(listen, setting=setting)
+        opened.callback(sock.close)
+        found.append((sock, metrics_only))
+    return found
+
+
+def admin_listeners(
+    sockets: list[tuple[socket.socket, bool]],
+    app: AdminApp,
+    loop: asyncio.AbstractEventLoop,
+    *,
+    max_body: int,
+) -> list[Listener]:
+    """Not started yet.  `max_body`: bytes of the largest request that any route takes."""
+    sweeper = Sweeper(loop, SystemClock())
+    limits = HttpLimits(max_connections=ADMIN_CONNECTIONS, max_request_body=max_body)
+    return [
+        Listener(
+            sock,
+            Front(
+                handler=app.handle_metrics if metrics_only else app.handle,
+                loop=loop,
+                sweeper=sweeper,
+                limits=limits,
+                proxies=TrustedProxies(),
+            ),
+            loop,
+        )
+        for sock, metrics_only in sockets
+    ]
+
+
+def address_of(sock: socket.socket) -> str:
+    """Where it listens, with the port that the kernel chose."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
