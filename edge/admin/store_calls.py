@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from edge.admin import schema
 from edge.admin.api import Call
 from edge.admin.around import Around
+from edge.admin.documents import parse_json
+from edge.admin.schema import Schema
 from edge.catalogue import stores
 from edge.catalogue.records import Store, StoreKind
 from edge.errors import ApiRefused, Refusal
@@ -49,6 +53,18 @@ async def changed(around: Around, call: Call, work: Callable[[Transaction], tupl
     store, result = await around.catalogue.write(call.actor, work)
     await around.control.stores_changed([store.id])
     return result
+
+
+async def read_large(call: Call, wanted: Schema) -> Mapping[str, object]:
+    """A body that is a JSON object and may be long: it is read and judged in a thread."""
+    return await asyncio.to_thread(_read_object, await call.body.read(), wanted)
+
+
+def _read_object(data: bytes, wanted: Schema) -> Mapping[str, object]:
+    value = parse_json(data)
+    schema.require(wanted, value, "the request body")
+    assert isinstance(value, dict)  # every schema of ours for a body is that of an object
+    return value
 
 
 def utf8(data: bytes, what: str) -> str:

@@ -133,6 +133,7 @@ class Catalogue:
         self._read_lane = Lane("catalogue-read")
         self._write_lane = Lane("catalogue-write")
         self._orphans: set[str] = set()
+        self._orphans_turn = threading.Lock()  # held for moments, so that a loop may take it
         self._writes = self._reads = self._failed = 0
         self._write_seconds = self._longest = 0.0
 
@@ -197,7 +198,7 @@ class Catalogue:
 
     def take_orphans(self) -> set[str]:
         """SHA-256 of modules that may have lost their last version since the last call."""
-        with self._write_turn:
+        with self._orphans_turn:
             taken, self._orphans = self._orphans, set()
         return taken
 
@@ -235,9 +236,10 @@ class Catalogue:
             self._failed += 1
             raise
         if tx.orphans:
-            self._orphans |= tx.orphans
-            while len(self._orphans) > _MOST_ORPHANS:
-                self._orphans.pop()
+            with self._orphans_turn:
+                self._orphans |= tx.orphans
+                while len(self._orphans) > _MOST_ORPHANS:
+                    self._orphans.pop()
         return value
 
     def _close_files(self) -> None:
@@ -253,6 +255,9 @@ def _translated() -> Iterator[None]:
     """Failures of storage as callers of the control API are told of them."""
     try:
         yield
+    except (UnicodeEncodeError, OverflowError) as error:
+        # A lone surrogate or a number beyond 64 bits, where somebody looks for such a thing.
+        raise ApiRefused(Refusal.INVALID, "a text or a number that cannot be stored") from error
     except sqlite3.Error as error:
         told = refused(error)
         if told is None:

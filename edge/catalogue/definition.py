@@ -83,13 +83,16 @@ def write(
     versions.changeable(tx, service, number, expect)
     given, found, links = _checked(tx, service, number, wanted, defaults, ceilings)
     settings = {key: value for key, value in given.items() if key not in _OF_PARTS}
-    versions.set_settings(tx, service, number, settings)
+    if settings != versions.get(tx, service, number).settings:
+        versions.set_settings(tx, service, number, settings)
     for kind, named in (
         (PartKind.DOMAIN, _domains(tx, service, number, found.service.routes)),
         (PartKind.BACKEND, _backends(tx, service, number, given)),
         (PartKind.LINK, links),
     ):
-        versions.replace_parts(tx, service, number, kind, named)
+        present = {part.name: part.data for part in parts.listing(tx, service, number, kind)}
+        if present != dict(named) or len(named) != len(present):  # two of one name: refused there
+            versions.replace_parts(tx, service, number, kind, named)
     return versions.get(tx, service, number)
 
 

@@ -40,6 +40,7 @@ class PackageStore:
         """Make the directory; remove what a process that was killed left behind.  ConfigError."""
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
+            _sync(self._directory.parent)
             status = self._directory.lstat()
             if status.st_uid != os.geteuid() or status.st_mode & 0o022:
                 raise ConfigError(
@@ -132,12 +133,8 @@ class PackageStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            try:
-                path.parent.mkdir(mode=0o700)
-            except FileExistsError:
-                pass
-            else:
-                _sync(self._directory)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            _sync(self._directory)  # another thread may have made it, and not come to this yet
             temporary.rename(path)
             _sync(path.parent)
         except BaseException:

@@ -116,7 +116,11 @@ class Api:
             fields = self.call("GET", path, query=asked).fields
             page, following = fields.get("items"), fields.get("next")
             found += page if isinstance(page, list) else []
-            if not isinstance(following, str) or following == after or (most and len(found) >= most):
+            if (
+                not isinstance(following, str)
+                or following == after
+                or (most and len(found) >= most)
+            ):
                 return found
             after = following
 
@@ -163,7 +167,7 @@ class Api:
             request = self._client.build_request(
                 method,
                 path,
-                params={key: value for key, value in (query or {}).items()},
+                params=dict(query or {}),
                 json=document,
                 content=content,
                 headers=dict(headers or {}),
@@ -230,4 +234,4 @@ def _explain(server: str, error: Exception) -> str:
             f"{server} cannot be reached: {error}; is the server running? Name another with "
             "--server, EDGE_SERVER or `edge login`"
         )
-    return f"{server}: the connection failed: {error or type(error).__name__}"
+    return f"{server}: the connection failed: {str(error) or type(error).__name__}"

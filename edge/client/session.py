@@ -15,6 +15,10 @@ from rich.console import Console, RenderableType
 
 from edge.client.api import Answer, Api
 from edge.client.profile import Given, find_target
+from edge.client.show import safe
+from edge.telemetry.escape import plain
+
+_PIPE_WIDTH = 1000  # columns where no terminal says how many there are: nothing is cut
 
 
 @dataclass(slots=True)
@@ -26,8 +30,8 @@ class Session:
     given: Given = field(default_factory=Given)
     authority: Path | None = None
     json: bool = False
-    out: Console = field(default_factory=Console)
-    err: Console = field(default_factory=lambda: Console(stderr=True))
+    out: Console = field(default_factory=lambda: console(stderr=False))
+    err: Console = field(default_factory=lambda: console(stderr=True))
     _api: Api | None = None
 
     @property
@@ -54,41 +58,49 @@ class Session:
         if self.json:
             self.raw(answer.body)
         else:
-            self.out.print(render(answer.value), soft_wrap=True)
+            self._print(render(answer.value))
 
     def show_items(self, items: list[object], render: Callable[[Any], RenderableType]) -> None:
         """A list whose pages have been put together."""
         if self.json:
             self.raw(json.dumps({"items": items, "next": None}, indent=2).encode())
         else:
-            self.out.print(render(items), soft_wrap=True)
+            self._print(render(items))
+
+    def _print(self, shown: RenderableType) -> None:
+        for one in shown.splitlines() if isinstance(shown, str) else [shown]:
+            self.out.print(safe(one) if isinstance(one, str) else one, soft_wrap=True)
 
     def raw(self, data: bytes) -> None:
         """Bytes as they are, on the standard output."""
         if data and not data.endswith(b"\n"):
             data += b"\n"
-        stream = click.get_binary_stream("stdout")
-        stream.write(data)
-        stream.flush()
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
     def say(self, text: str) -> None:
         """What was done, for people."""
         if not self.json:
-            self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.out.print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """What is being done, beside the output."""
         if not self.json:
-            self.err.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
+            self.err.print(safe(text), style="dim", soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.err.print(
-            f"warning: {text}", markup=False, highlight=False, soft_wrap=True, style="yellow"
-        )
+        self.err.print(safe(f"warning: {text}"), style="yellow", soft_wrap=True)
 
     def choose(self, **changes: Any) -> None:
         """An option of the command line."""
         self.given = replace(self.given, **changes)
+
+
+def console(*, stderr: bool) -> Console:
+    """Colours and the width of the window on a terminal only."""
+    made = Console(stderr=stderr)
+    return made if made.is_terminal else Console(stderr=stderr, width=_PIPE_WIDTH)
 
 
 pass_session = click.make_pass_decorator(Session)

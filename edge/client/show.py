@@ -63,10 +63,14 @@ def show_refusal(console: Console, error: Refused) -> None:
     for problem in shown:
         line = f"line {problem['line']}: " if "line" in problem else ""
         path = str(problem.get("path", ""))
-        told = f"{line}{path}: {problem.get('message', '')}" if path else str(problem.get("message"))
+        told = (
+            f"{line}{path}: {problem.get('message', '')}" if path else str(problem.get("message"))
+        )
         console.print(Text("  - ").append_text(safe(told)), soft_wrap=True)
     code, request = error.code, str(error.problem.get("request_id") or "")
-    console.print(Text(plain(f"  ({code}{', request ' + request if request else ''})"), style="dim"))
+    console.print(
+        Text(plain(f"  ({code}{', request ' + request if request else ''})"), style="dim")
+    )
 
 
 def size(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from edge.dispatch.dispatcher import Dispatcher, Prepared
+from edge.dispatch.dispatcher import Dispatcher
+from edge.dispatch.linking import Prepared
 
 __all__ = ["Dispatcher", "Prepared"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
+
+from edge.model.service import Role
 
 if TYPE_CHECKING:
     from edge.dispatch.deployed import Deployed
@@ -32,3 +35,13 @@ class Canary:
             client = client[12:] if client.startswith(_MAPPED) else client[:_SUBSCRIBER]
         digest = blake2b(client, digest_size=8, key=self._key).digest()
         return int.from_bytes(digest) % SHARES < self._share
+
+
+def place_canaries(served: Sequence[Deployed]) -> None:
+    """Tell each active version its canary; one that cannot run takes no clients from it."""
+    canaries = {
+        each.name: Canary(each) for each in served if each.version.role is Role.CANARY and each.runs
+    }
+    for each in served:
+        is_active = each.version.role is Role.ACTIVE
+        each.canary = canaries.get(each.name) if is_active else None

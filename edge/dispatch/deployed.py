@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 _LEGACY_MODULE = "env"
 
 
+class Tenant:
+    """What the versions of one service hold together, those on their way out included."""
+
+    __slots__ = ("__weakref__", "active")
+
+    def __init__(self) -> None:
+        self.active = 0  # sandboxes that hold a slot
+
+
 class Deployed:
     """Made when a snapshot is prepared; later ones that say the same of this version keep it.
 
@@ -41,6 +50,7 @@ class Deployed:
         "serves",
         "service",
         "template",
+        "tenant",
         "timing",
         "version",
         "waiting",
@@ -53,6 +63,7 @@ class Deployed:
         block: ServiceBlock,
         slots: int,
         make_sandbox: Callable[[Downstream], Sandbox],
+        tenant: Tenant,
     ) -> None:
         self.version = version
         self.template = template  # None: refused, and nothing of it can run
@@ -66,12 +77,19 @@ class Deployed:
         self.number = str(version.number)
         self.limits = version.service.limits
         self.timing = version.service.server_timing
-        # A share that rounds to nothing would refuse everything.
+        self.tenant = tenant
+        # Of all versions together, so that deploying again and again takes no more slots than one
+        # service may have.  A share that rounds to nothing would refuse everything.
         self.cap = max(1, int(slots * self.limits.slots))
         self.active = 0  # sandboxes of this version that hold a slot
         self.waiting: deque[Visit] = deque()  # in order of arrival, so in order of deadline
         self.idle: list[Succession] = []  # of those sandboxes, the ones that wait for a request
         self.is_cgi = template is not None and _is_cgi(version.service.family, template)
+
+    def take_slot(self) -> None:
+        """A sandbox of this version is about to start."""
+        self.active += 1
+        self.tenant.active += 1
 
     def setting(self, name: str) -> str:
         """The setting that raises a limit, as the operator would write it."""

@@ -10,30 +10,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter_ns, time
 
-from edge.abi.capabilities import NO_CAPABILITIES, Capabilities
-from edge.abi.sandbox import Sandbox, sandbox_maker
+from edge.abi.sandbox import Sandbox
 from edge.dispatch import pages, pressure
-from edge.dispatch.canary import Canary
+from edge.dispatch.canary import place_canaries
 from edge.dispatch.deployed import Deployed
 from edge.dispatch.idle import Idle
+from edge.dispatch.linking import (
+    EMPTY,
+    ArtifactCheck,
+    Equip,
+    Linker,
+    Prepared,
+    no_equipment,
+    template_in_use,
+)
 from edge.dispatch.reports import Reports
 from edge.dispatch.visit import Visit
-from edge.errors import ConfigError, ModuleRefused, Problem
 from edge.http import cdn_loop
 from edge.http.body import Ledger
-from edge.model.route import Miss, RouteTable
-from edge.model.service import Role, Service, UnknownImports, Version
+from edge.model.route import Miss
+from edge.model.service import Version
 from edge.model.snapshot import Snapshot
 from edge.model.units import write_bytes, write_duration
 from edge.outcome import Ending, Outcome
 from edge.runtime.driver import Runtime
 from edge.runtime.guest import Guest
-from edge.runtime.template import Template
 from edge.server.exchange import Exchange
-from edge.settings import Settings
 from edge.telemetry.access_log import AccessLog
 from edge.telemetry.guest_log import GuestLog
 from edge.telemetry.layout import (
@@ -44,39 +48,11 @@ from edge.telemetry.layout import (
     ending_index,
     method_index,
 )
-from edge.telemetry.service_block import ServiceBlock
 from edge.telemetry.shared import WorkerCells
 
 log = logging.getLogger("edge.dispatch")
 
 SWEEP_SECONDS = 0.02  # how late a queued request may learn that it waited too long
-
-ArtifactCheck = Callable[[Version], str]  # the path to map, once we know that we wrote it
-Equip = Callable[[Version, ServiceBlock], Capabilities]
-
-
-def _nothing(version: Version, block: ServiceBlock) -> Capabilities:
-    return NO_CAPABILITIES
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A snapshot built beside the one that serves; nothing has changed yet."""
-
-    generation: int
-    settings: Settings
-    routes: RouteTable
-    deployed: tuple[Deployed, ...]
-    clock_resolution_ns: int
-
-    @property
-    def public(self) -> list[Service]:
-        """Services whose guests clients reach: what their backends are worth checking for."""
-        return [
-            each.service
-            for each in self.deployed
-            if each.runs and each.version.role is not Role.STAGED
-        ]
 
 
 class Dispatcher:
@@ -92,7 +68,7 @@ class Dispatcher:
         loop: asyncio.AbstractEventLoop,
         memory_budget: int,
         exact_codes: bool = False,
-        equip: Equip = _nothing,
+        equip: Equip = no_equipment,
     ) -> None:
         """`memory_budget`: bytes that all sandboxes of this worker may hold together.
 
@@ -110,14 +86,12 @@ class Dispatcher:
         self._cells = cells
         self._guest_log = guest_log
         self.memory_budget = memory_budget
-        self._exact_codes = exact_codes
-        self._equip = equip
+        self._linker = Linker(self, cells, equip, exact_codes=exact_codes)
         self._slots = runtime.pool.slots
         self._no_service = cells.block(NO_SERVICE_BLOCK, exact_codes=exact_codes)
-        self._routes = RouteTable([])
-        self._deployed: tuple[Deployed, ...] = ()
-        self._by_number: dict[tuple[str, int], Deployed] = {}  # the same, by service and version
-        self._clock_resolution_ns = 0
+        self._served = EMPTY
+        self._routes = EMPTY.routes  # of that, for every request
+        self._deployed = EMPTY.deployed
         self._retired: list[Deployed] = []  # with requests that began before a newer snapshot
         self._queues: dict[Deployed, None] = {}  # those with waiting visits, in turn
         self._queue_depth = 0
@@ -129,34 +103,15 @@ class Dispatcher:
     def prepare(
         self, snapshot: Snapshot, artifact_of: ArtifactCheck, *, keep: bool = False
     ) -> Prepared:
-        """Load and link everything of a snapshot.  Raises ConfigError; the old one serves on.
+        """Load and link what is new of a snapshot.  Raises ConfigError; the old one serves on.
 
-        `keep`: `equip` would give what it gave before, so that what is said of a version by the
-        same object stays as it is, its idle sandboxes included.
+        `keep`: see `Linker.link`.
         """
-        problems: list[Problem] = []
-        deployed = []
-        clock_resolution_ns = max(1, int(snapshot.settings.wasm.clock_resolution * 1e9))
-        keep = keep and clock_resolution_ns == self._clock_resolution_ns
-        served = {id(each.version): each for each in self._deployed} if keep else {}
-        for version in snapshot.versions:
-            kept = served.get(id(version))
-            if kept is not None:
-                deployed.append(kept)
-                continue
-            try:
-                deployed.append(self._deploy(version, artifact_of, clock_resolution_ns))
-            except ModuleRefused as refused:
-                problems.append(Problem(f"services.{version.label}", str(refused)))
-        if problems:
-            raise ConfigError(*problems)
-        return Prepared(
-            snapshot.generation,
-            snapshot.settings,
-            snapshot.routes,
-            tuple(deployed),
-            clock_resolution_ns,
-        )
+        return self._linker.link(snapshot, artifact_of, self._served, keep=keep)
+
+    def needs_artifact(self, version: Version) -> bool:
+        """Whether `prepare` would ask for the compiled module of a version."""
+        return not version.refused and template_in_use(version, self._served) is None
 
     def commit(self, prepared: Prepared) -> None:
         """Swap one reference.  Requests under way end in the version they began in."""
@@ -167,12 +122,9 @@ class Dispatcher:
             if deployed not in kept and (deployed.active or deployed.waiting)
         ]
         before, self._deployed = self._deployed, prepared.deployed
-        self._by_number = {
-            (deployed.name, deployed.version.number): deployed for deployed in prepared.deployed
-        }
-        self._place_canaries()
+        self._served = prepared
         self._routes = prepared.routes
-        self._clock_resolution_ns = prepared.clock_resolution_ns
+        place_canaries(prepared.deployed)
         for deployed in before:
             if deployed not in kept:
                 deployed.serves = False
@@ -180,61 +132,6 @@ class Dispatcher:
         self.publish()
         self.generation = prepared.generation
         self._cells.set(Gauge.GENERATION, prepared.generation)
-
-    def _place_canaries(self) -> None:
-        """One that cannot run takes no clients from the active version."""
-        canaries = {
-            deployed.name: Canary(deployed)
-            for deployed in self._deployed
-            if deployed.version.role is Role.CANARY and deployed.runs
-        }
-        for deployed in self._deployed:
-            is_active = deployed.version.role is Role.ACTIVE
-            deployed.canary = canaries.get(deployed.name) if is_active else None
-
-    def needs_artifact(self, version: Version) -> bool:
-        """Whether `prepare` would ask for the compiled module of a version."""
-        return not version.refused and self._template_in_use(version) is None
-
-    def _deploy(
-        self, version: Version, artifact_of: ArtifactCheck, clock_resolution_ns: int
-    ) -> Deployed:
-        template: Template | None = None
-        if version.artifact is not None and not version.refused:
-            template = self._template_in_use(version)
-            if template is None:
-                template = self.runtime.load(
-                    artifact_of(version),
-                    service=version.service.name,
-                    limits=version.service.limits,
-                    series=version.series,
-                    trap_unknown=version.service.unknown_imports is UnknownImports.TRAP,
-                )
-        block = self._cells.block(version.series, exact_codes=self._exact_codes)
-        make_sandbox = sandbox_maker(
-            service=version.service,
-            version=version.number,
-            limits=version.service.limits,
-            ledger=self.ledger,
-            log_line=self.log_line,
-            clock_resolution_ns=clock_resolution_ns,
-            capabilities=self._equip(version, block),
-        )
-        return Deployed(version, template, block, self._slots, make_sandbox)
-
-    def _template_in_use(self, version: Version) -> Template | None:
-        """The template of the version that serves now, if nothing about it has changed."""
-        deployed = self._by_number.get((version.service.name, version.number))
-        if deployed is None:
-            return None
-        old = deployed.version
-        same = (
-            old.sha256 == version.sha256
-            and old.series == version.series
-            and old.service.limits == version.service.limits
-            and old.service.unknown_imports is version.service.unknown_imports
-        )
-        return deployed.template if same else None
 
     # Requests -------------------------------------------------------------------------------
 
@@ -255,10 +152,11 @@ class Dispatcher:
         elif deployed.idle and self._hand_over(visit):
             pass
         elif (  # `_has_slot`, spelt out
-            deployed.active < deployed.cap
+            (tenant := deployed.tenant).active < deployed.cap
             and (runtime := self.runtime).live < self._slots
             and runtime.memory_bytes + self.ledger.held <= self.memory_budget
         ):
+            tenant.active += 1
             deployed.active += 1
             self._start(visit)
         else:
@@ -269,7 +167,7 @@ class Dispatcher:
 
         False, with nothing done, when this worker does not serve that version.
         """
-        deployed = self._by_number.get((service, number))
+        deployed = self._served.by_number.get((service, number))
         if deployed is None:
             return False
         visit = Visit(self, exchange, deployed)
@@ -293,15 +191,13 @@ class Dispatcher:
         deployed = visit.deployed
         if self.is_pressed:
             self.relieve_memory()
-        while (
-            self.idle
-            and deployed.active < deployed.cap
-            and not self._has_slot(deployed)
-            and self.idle.make_room()
-        ):
-            pass
+        while self.idle and not self._has_slot(deployed):
+            # Over its share, a service gets room from its own other versions alone.
+            tenant = deployed.tenant if deployed.tenant.active >= deployed.cap else None
+            if not self.idle.make_room(tenant):
+                break
         if self._has_slot(deployed):
-            deployed.active += 1
+            deployed.take_slot()
             self._start(visit)
         else:
             self._queue(visit)
@@ -327,7 +223,7 @@ class Dispatcher:
     def _has_slot(self, deployed: Deployed) -> bool:
         runtime = self.runtime
         return (
-            deployed.active < deployed.cap
+            deployed.tenant.active < deployed.cap
             and runtime.live < self._slots
             and runtime.memory_bytes + self.ledger.held <= self.memory_budget
         )
@@ -341,6 +237,7 @@ class Dispatcher:
     def release(self, deployed: Deployed) -> None:
         """A sandbox of `deployed` has ended: its slot goes to the next that waits."""
         deployed.active -= 1
+        deployed.tenant.active -= 1
         if self._queues:
             self.loop.call_soon(self._admit_waiting)
 
@@ -383,7 +280,7 @@ class Dispatcher:
             for deployed in list(self._queues):
                 if deployed.waiting and self._has_slot(deployed):
                     visit = self._next_in_line(deployed)
-                    deployed.active += 1
+                    deployed.take_slot()
                     self._safely(self._start, visit)
                     progress = True
 
@@ -412,8 +309,12 @@ class Dispatcher:
         return None
 
     def others_wait(self, deployed: Deployed) -> bool:
-        """Whether another service would get the slot of a sandbox of this version."""
-        return any(other is not deployed and other.active < other.cap for other in self._queues)
+        """Whether another version or service would get the slot of a sandbox of this version."""
+        mine = deployed.tenant
+        return any(
+            other is not deployed and (other.tenant is mine or other.tenant.active < other.cap)
+            for other in self._queues
+        )
 
     def _expire_waiting(self) -> None:
         self._sweep = None
@@ -430,9 +331,9 @@ class Dispatcher:
             self._sweep = self.loop.call_later(SWEEP_SECONDS, self._expire_waiting)
 
     def _overload(self, deployed: Deployed, detail: str, waited_ns: int = 0) -> Outcome:
-        if deployed.active >= deployed.cap:
+        if deployed.tenant.active >= deployed.cap:
             return Outcome(
-                Ending.OVERLOAD, detail, f"{deployed.active} sandboxes", f"{deployed.cap}",
+                Ending.OVERLOAD, detail, f"{deployed.tenant.active} sandboxes", f"{deployed.cap}",
                 deployed.setting("slots"),
             )  # fmt: skip
         if self.runtime.live >= self._slots:

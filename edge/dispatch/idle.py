@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from edge.dispatch.deployed import Deployed
+    from edge.dispatch.deployed import Deployed, Tenant
     from edge.dispatch.dispatcher import Dispatcher
     from edge.dispatch.succession import Succession
 
@@ -62,17 +62,22 @@ class Idle:
         del self._all[succession]
         return succession
 
-    def make_room(self) -> bool:
+    def make_room(self, tenant: Tenant | None = None) -> bool:
         """End the one that has waited longest; False when none could be ended at once.
 
-        Then one of them is told that no request will come, and ends when it is ready.
+        Then one of them is told that no request will come, and ends when it is ready.  `tenant`:
+        one of this service's alone.
         """
+        first: Succession | None = None
         for succession in self._all:
+            if tenant is not None and succession.deployed.tenant is not tenant:
+                continue
             if succession.may_be_evicted:
                 succession.evict()
                 return True
-        if self._all:
-            next(iter(self._all)).refuse()
+            first = first or succession
+        if first is not None:
+            first.refuse()
         return False
 
     def dismiss(self, deployed: Deployed | None = None) -> None:

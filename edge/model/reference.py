@@ -27,7 +27,7 @@ from the definitions in the code; `python -m edge.model.reference` prints it.
   Percentages: `50%`. Switches are `true` or `false`.
 * `${NAME}` is replaced from the environment, in values only and after parsing, so that a value
   cannot change the structure; `${NAME:-default}` also serves when it is unset or empty; `$${`
-  stands for `${`. The variable `EDGE_ADMIN_TOKEN` is never put into a document.
+  stands for `${`. The variables `EDGE_ADMIN_TOKEN` and `EDGE_TOKEN` are never put into a document.
 * Relative paths start from the directory of the document.
 * Unknown keys, keys written twice, YAML tags, anchors and aliases are errors, and all errors are
   reported at once with their lines. A value that begins with `*` must be quoted. The document may

@@ -97,11 +97,11 @@ class Errands:
         """Ids of the services whose turn it is, or that wait for one."""
         return frozenset(self._turns)
 
-    async def stop(self) -> None:
-        """Take no more; let those finish that nearly have, and end the others."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Take no more; let those finish that do so soon, and end the others."""
         self._stopping = True
         if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=STOP_SECONDS)
+            await asyncio.wait(set(self._tasks), timeout=seconds)
         left = set(self._tasks)
         for task in left:
             task.cancel()
@@ -127,4 +127,6 @@ def _tell_fault(done: list[T | BaseException]) -> None:
 
 
 def _stopping() -> ApiRefused:
-    return ApiRefused(Refusal.STOPPING, "the server is stopping; nothing was changed")
+    return ApiRefused(
+        Refusal.STOPPING, "the server is stopping; look at what is active when it is back"
+    )

@@ -1,6 +1,6 @@
 """What was served before the restart is served again: services of the catalogue at a start.
 
-A service that cannot be loaded is left out alone, and says why in the log; the others serve.
+What cannot be loaded is refused alone, and the log says why; the others serve.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def add_deployed(world: World, catalogue: Catalogue, publisher: Publisher)
         try:
             refuse_taken(built.id, built.versions, world.snapshot.versions)
         except ApiRefused as refused:
-            _left_out(record, refused)
+            _complain(record, refused)
             publisher.discard(built)
         else:
             world = world.with_service(built.id, built.versions, built.artifacts)
@@ -80,15 +80,24 @@ def rebased(built: World, before: World, now: World) -> World:
 async def _build(
     record: ServiceRecord, publisher: Publisher, turns: asyncio.Semaphore
 ) -> Built | None:
+    """All that is served of it, or else the active version alone, or else why that is not."""
+    serving = Serving.of(record)
     async with turns:
         try:
-            return await publisher.build(record.id, Serving.of(record))
+            return await publisher.build(record.id, serving)
         except ApiRefused as refused:
-            _left_out(record, refused)
+            _complain(record, refused)
+        try:
+            return await publisher.build(record.id, Serving(active=serving.active))
+        except ApiRefused as refused:
+            why = refused.detail
+        try:
+            return await publisher.refused(record.id, serving, why)
+        except ApiRefused:  # its definition is wrong, and has been complained of
             return None
 
 
-def _left_out(record: ServiceRecord, refused: ApiRefused) -> None:
+def _complain(record: ServiceRecord, refused: ApiRefused) -> None:
     problems = "; ".join(map(str, refused.problems))
     log.error(
         "service not loaded: %s",

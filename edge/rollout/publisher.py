@@ -82,6 +82,19 @@ class Publisher:
             raise
         return Built(service_id, tuple(versions), artifacts, tuple(wanted))
 
+    async def refused(self, service_id: str, serving: Serving, why: str) -> Built:
+        """The active version as one that cannot be served: whoever asks for it is told so.
+
+        ApiRefused when not even its routes are known.
+        """
+        active = Serving(active=serving.active)
+        wanted = await self._catalogue.read(lambda tx: self._loader.load(tx, service_id, active))
+        versions = tuple(
+            Version(each.service, each.number, sha256=each.sha256, refused=why, id=each.id)
+            for each in wanted
+        )
+        return Built(service_id, versions, {}, tuple(wanted))
+
     async def _build_one(self, wanted: Wanted, progress: Progress) -> tuple[Version, Artifact]:
         name = wanted.service.name
         try:
@@ -155,6 +168,10 @@ class Publisher:
             try:
                 world = await self._fleet.publish(make, strict=True, persist=remember)
             except PublishFailed as failed:
+                if self._fleet.draining:
+                    raise ApiRefused(
+                        Refusal.STOPPING, "the server is stopping; nothing was changed"
+                    ) from failed
                 if attempt == _ATTEMPTS or any(failed.reasons):
                     raise _not_activated(failed) from failed
             except ConfigError as error:

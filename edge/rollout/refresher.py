@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -66,24 +66,29 @@ class Refresher:
 
     async def _round(self) -> None:
         changed, again = set(self._stores), set(self._services)
+        # Before the look: one that is being activated now may not be in the catalogue yet.
+        busy = again & self._errands.changing
         linked = await self._catalogue.read(lambda tx: _linked(tx, changed, again))
         self._stores -= changed
-        self._services = (self._services - again) | linked
-        busy = self._errands.changing
-        async with AsyncExitStack() as turns:
-            batch: list[Built] = []
-            taken = sorted(linked - busy)
-            for service_id in taken:
-                await turns.enter_async_context(self._errands.turn(service_id))
-            for service_id in taken:
-                built = await self._build(service_id)
-                if built is not None:
-                    batch.append(built)
-            if batch:
-                await self._publisher.publish(batch)
-        self._services.difference_update(taken)
+        self._services = (self._services - again) | linked | busy
+        taken = linked - self._errands.changing
+        self._services -= taken  # whoever is named again from here on is looked at again
+        try:
+            await self._publish(sorted(taken))
+        except ApiRefused:
+            self._services |= taken
+            raise
         if self._services:
             self._wake.set()
+
+    async def _publish(self, service_ids: Sequence[str]) -> None:
+        async with AsyncExitStack() as turns:
+            for service_id in service_ids:
+                await turns.enter_async_context(self._errands.turn(service_id))
+            built = [await self._build(service_id) for service_id in service_ids]
+            changed = [each for each in built if each is not None]
+            if changed:
+                await self._publisher.publish(changed)
 
     async def _build(self, service_id: str) -> Built | None:
         """The service as it is now; None when workers have that, or it cannot be had."""

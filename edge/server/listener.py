@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 
 from edge.http.request_view import peer_of
 from edge.server.connection import Connection
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 # Accepted per wake-up, so that a flood of connections does not keep requests waiting.
 ACCEPTS_PER_TURN = 64
 RETRY_SECONDS = 0.1
+# A TLS handshake is a few round trips; who takes longer only holds a place.
+HANDSHAKE_SECONDS = 10.0
+MAX_HANDSHAKES = 64  # at once, of one listener; more wait in the kernel's queue
 _OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -31,10 +35,18 @@ class Listener:
     it open for the next worker).
     """
 
-    def __init__(self, sock: socket.socket, front: Front, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        front: Front,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """With `tls`, connections begin with a handshake; `front.scheme` is then `https`."""
         self._socket = sock
         self._front = front
         self._loop = loop
+        self._tls = tls
         self._listening = False
         self._started = False
         self._retry: asyncio.TimerHandle | None = None
@@ -107,7 +119,10 @@ class Listener:
         front = self._front
         statistics, limits = front.statistics, front.limits
         for _ in range(ACCEPTS_PER_TURN):
-            if statistics.connections_open + len(self._connecting) >= limits.max_connections:
+            shaking = len(self._connecting)
+            if statistics.connections_open + shaking >= limits.max_connections or (
+                self._tls is not None and shaking >= MAX_HANDSHAKES
+            ):
                 statistics.accept_pauses_full += 1
                 self._pause()
                 return False
@@ -147,7 +162,12 @@ class Listener:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(front, peer, accepted, counted=counted)
         task: asyncio.Task[object] = self._loop.create_task(
-            self._loop.connect_accepted_socket(lambda: connection, accepted)
+            self._loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_SECONDS,
+            )
         )
         self._connecting.add(task)
         task.add_done_callback(lambda done: self._connected(done, connection, accepted))
@@ -162,7 +182,12 @@ class Listener:
             accepted.close()
             connection.never_made()
             if not task.cancelled():
-                log.warning("connection lost at once", extra={"error": str(task.exception())})
+                self._failed_to_connect(str(task.exception()))
+
+    def _failed_to_connect(self, error: str) -> None:
+        # Anybody can fail a handshake as often as they like: not a line of the log each.
+        level = logging.WARNING if self._tls is None else logging.DEBUG
+        log.log(level, "connection lost at once", extra={"error": error})
 
 
 def _host(address: object) -> str:

@@ -8,6 +8,7 @@ import socket
 from typing import Final
 
 from edge.admin.app import AdminApp
+from edge.admin.tls import ServerTls
 from edge.clock import SystemClock
 from edge.http.addresses import TrustedProxies
 from edge.server.front import Front, HttpLimits
@@ -17,6 +18,7 @@ from edge.settings import Settings
 from edge.supervisor.sockets import open_listener
 
 ADMIN_CONNECTIONS: Final = 256
+MAX_TARGET: Final = 32 * 1024  # a key of a KV store may take 12 bytes a character in a URL
 
 
 def open_admin(
@@ -40,10 +42,16 @@ def admin_listeners(
     loop: asyncio.AbstractEventLoop,
     *,
     max_body: int,
+    tls: ServerTls | None = None,
 ) -> list[Listener]:
-    """Not started yet.  `max_body`: bytes of the largest request that any route takes."""
+    """Not started yet.  `max_body`: bytes of the largest request that any route takes.
+
+    `tls` is that of the control API; metrics alone are plain.
+    """
     sweeper = Sweeper(loop, SystemClock())
-    limits = HttpLimits(max_connections=ADMIN_CONNECTIONS, max_request_body=max_body)
+    limits = HttpLimits(
+        max_connections=ADMIN_CONNECTIONS, max_request_body=max_body, max_target=MAX_TARGET
+    )
     return [
         Listener(
             sock,
@@ -53,11 +61,22 @@ def admin_listeners(
                 sweeper=sweeper,
                 limits=limits,
                 proxies=TrustedProxies(),
+                scheme=b"http" if tls is None or metrics_only else b"https",
             ),
             loop,
+            None if tls is None or metrics_only else tls.context,
         )
         for sock, metrics_only in sockets
     ]
+
+
+def open_tls(settings: Settings) -> ServerTls | None:
+    """The control API's certificate, where it has one.  Blocks; raises ConfigError."""
+    if settings.admin.tls.certificate is None:
+        return None
+    tls = ServerTls(settings.admin.tls)
+    tls.load()
+    return tls
 
 
 def address_of(sock: socket.socket) -> str:

@@ -26,6 +26,7 @@ from edge.admin.app import AdminApp
 from edge.admin.around import Around
 from edge.admin.calls import Calls
 from edge.admin.status import ServiceStatus, Status, WorkerStatus
+from edge.admin.tls import ServerTls
 from edge.clock import SystemClock
 from edge.errors import ConfigError, Problem
 from edge.hostmodules import known_imports
@@ -44,7 +45,7 @@ from edge.runtime.compile import Compiler
 from edge.server.listener import Listener
 from edge.settings import CodeLabel, Settings
 from edge.stores.rates_file import choose_directory, discard, prepare
-from edge.supervisor.admin_side import address_of, admin_listeners, open_admin
+from edge.supervisor.admin_side import address_of, admin_listeners, open_admin, open_tls
 from edge.supervisor.breaker import Breaker
 from edge.supervisor.fleet import Fleet, PublishFailed
 from edge.supervisor.launch import Launch
@@ -77,6 +78,7 @@ class _Parts:
     storage: Storage
     publisher: Publisher
     plane: Plane
+    tls: ServerTls | None  # of the control API
 
 
 class Supervisor:
@@ -115,6 +117,7 @@ class Supervisor:
             sockets = PublicSockets(settings.server.listen, workers)
             sockets.open()
             opened.callback(sockets.close)
+            tls = open_tls(settings)
             admin = open_admin(settings, opened)
             log_fd = open_log(settings.log)
             opened.callback(os.close, _claim(settings.state_dir))
@@ -228,8 +231,8 @@ class Supervisor:
             app = AdminApp(self._report, exposition.render, loop)
             calls = Calls(around, [*v1.routes(around), *fastly.routes(around)], loop)
             app.serve(calls, settings.admin.hosts)
-            listeners = admin_listeners(admin, app, loop, max_body=calls.max_body)
-            parts = _Parts(fleet, builder, compiler, storage, publisher, plane)
+            listeners = admin_listeners(admin, app, loop, max_body=calls.max_body, tls=tls)
+            parts = _Parts(fleet, builder, compiler, storage, publisher, plane, tls)
             try:
                 await self._serve(parts, listeners)
             finally:
@@ -348,6 +351,8 @@ class Supervisor:
         if worse:
             fleet.discard(built)
             raise PublishFailed(worse)
+        if parts.tls is not None:
+            await asyncio.to_thread(parts.tls.load)
         self._breaker.reset()
         world = await fleet.publish(lambda now: rebased(built, before, now), strict=True)
         builder.pin(world)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from edge.admin.app import AdminApp
+from edge.admin.calls import Exchange
 from edge.admin.metrics import MAX_WAITING
 from edge.admin.status import ServiceState, ServiceStatus, Status, WorkerStatus
 from edge.http.message import Headers
@@ -24,13 +25,32 @@ READY = Status(
 )
 
 
-class FakeRequest:
-    def __init__(self, path: bytes, method: bytes = b"GET", accept: bytes | None = None) -> None:
-        self.path = path
-        self.method = method
+class FakeRequest(Exchange):
+    """What the open pages use of an exchange."""
+
+    def __init__(
+        self,
+        path: bytes,
+        method: bytes = b"GET",
+        accept: bytes | None = None,
+        host: bytes = b"127.0.0.1",
+    ) -> None:
+        self.given = (method, path, host)
         self._accept = accept
         self.answer: tuple[int, str, bytes] | None = None
         self.headers: dict[bytes, bytes] = {}
+
+    @property
+    def method(self) -> bytes:
+        return self.given[0]
+
+    @property
+    def path(self) -> bytes:
+        return self.given[1]
+
+    @property
+    def host(self) -> bytes:
+        return self.given[2]
 
     def request_header(self, name: bytes) -> bytes | None:
         return self._accept if name == b"accept" else None

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge.catalogue import audit, file, lane, services
+from edge.catalogue import audit, file, lane, services, versions
 from edge.catalogue.database import Catalogue, CatalogueLimits, Transaction
 from edge.catalogue.migrations import MIGRATIONS
-from edge.catalogue.records import Page
+from edge.catalogue.records import Page, ServiceRecord
 from edge.errors import ApiRefused, ConfigError, Refusal
 from edge.settings import Deploy
-from tests.support.catalogue import ALICE, FILE, desk
+from tests.support.catalogue import ALICE, FILE, Desk, desk
 from tests.support.clock import SteppedClock
 from tests.support.loop import in_loop, turns
 
 
 def names(tx: Transaction) -> list[str]:
     return [each.name for each in services.listing(tx, Page())]
+
+
+def create(name: str) -> Callable[[Transaction], ServiceRecord]:
+    return lambda tx: services.create(tx, name)
 
 
 def test_what_raises_leaves_nothing(tmp_path: Path) -> None:
@@ -49,7 +55,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 async def test_an_acknowledged_write_is_seen_by_the_next_read(tmp_path: Path) -> None:
     with desk(tmp_path) as at:
         for number in range(20):
-            await at.catalogue.write(ALICE, lambda tx, n=number: services.create(tx, f"s{n}"))
+            await at.catalogue.write(ALICE, create(f"s{number}"))
             assert len(await at.catalogue.read(names)) == number + 1
 
 
@@ -152,7 +158,7 @@ def test_a_file_of_a_newer_server_is_refused_untouched(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused_in_words(tmp_path: Path, place: int) -> None:
     with desk(tmp_path) as at:
         for number in range(200):
-            at.write(lambda tx, n=number: services.create(tx, f"service-{n}", "c" * 900))
+            at.write(services.create, f"service-{number}", "c" * 900)
     path = tmp_path / FILE
     data = bytearray(path.read_bytes())
     place %= len(data)
@@ -221,6 +227,44 @@ def test_a_full_disk_is_told_and_the_catalogue_goes_on(tmp_path: Path) -> None:
         writer.execute("PRAGMA max_page_count = 1000000")
         at.write(lambda tx: services.create(tx, "b"))
         assert at.read(names) == ["a", "b"]
+
+
+def fill(at: Desk, done: list[str]) -> None:
+    """Services until there is no more room; `done` has those that were acknowledged."""
+    for number in range(1000):
+        at.write(services.create, f"b{number:03}", "c" * 4000)
+        done.append(f"b{number:03}")
+
+
+def test_a_write_that_fails_half_way_is_undone(tmp_path: Path) -> None:
+    """Files that may not grow: what the log cannot take is told, and is not there afterwards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with desk(tmp_path) as at:
+        at.write(lambda tx: services.create(tx, "a"))
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+            done = ["a"]
+            with pytest.raises(ApiRefused) as caught:
+                fill(at, done)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert caught.value.refusal is Refusal.STORAGE
+        assert len(done) > 3
+        assert at.read(names) == done[:100]
+        at.write(services.create, "z")
+    with desk(tmp_path) as at:
+        assert at.read(lambda tx: services.by_name(tx, done[-1]))
+        assert at.read(lambda tx: services.by_name(tx, "z"))
+        assert at.read(Transaction.count, "SELECT count(*) FROM service") == len(done) + 1
+
+
+def test_what_cannot_be_stored_is_not_found_out_by_a_crash(tmp_path: Path) -> None:
+    with desk(tmp_path) as at:
+        assert at.refused(services.find, "\ud800") is Refusal.INVALID
+        made = at.write(services.create, "a")
+        assert at.refused(versions.get, made.id, 2**70) is Refusal.NOT_FOUND
+        big = at.refused(services.set_active, made.id, 2**70, reason="activate")
+        assert big is Refusal.INVALID
 
 
 def test_another_program_that_holds_the_file_is_told_of(tmp_path: Path) -> None:

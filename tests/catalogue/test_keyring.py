@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.catalogue import entries, parts, services, stores, versions
+from edge.catalogue.database import Transaction
 from edge.catalogue.keyring import Keyring, Unopened
 from edge.catalogue.records import PartKind, StoreKind
 from edge.catalogue.rotation import rotate
@@ -23,7 +24,7 @@ BACKEND = {"url": "https://b.example", "client_certificate": {"certificate": "C"
 def fill(at: Desk, count: int = 3) -> str:
     """A secret store and a backend with a private key; returns the id of the store."""
 
-    def work(tx):  # type: ignore[no-untyped-def]
+    def work(tx: Transaction) -> str:
         store = stores.create(tx, StoreKind.SECRET, "s")
         for number in range(count):
             entries.put(tx, store, f"k{number}", b"v%d" % number)
@@ -33,8 +34,7 @@ def fill(at: Desk, count: int = 3) -> str:
         versions.lock(tx, service, 1)
         return store.id
 
-    found: str = at.write(work)
-    return found
+    return at.write(work)
 
 
 def check(at: Desk, store: str, count: int = 3) -> None:
@@ -138,7 +138,7 @@ async def test_a_crash_between_any_two_steps_of_a_rotation_loses_nothing(
 ) -> None:
     with desk(tmp_path) as at:
         store = fill(at)
-        done = [
+        done: list[Callable[[], object]] = [
             lambda: (tmp_path / f"{KEYS}.tmp").write_text("half a key"),
             at.keyring.rotate,
             lambda: at.write(lambda tx: entries.put(tx, store, "k1", b"v1")),

@@ -22,6 +22,7 @@ from tests.support.catalogue_writer import KEEP, WRITER, Change, open_catalogue,
 
 ROOT = Path(__file__).parents[2]
 KILLINGS = 250
+FIRST_STARTS = 40
 
 
 class Told:
@@ -86,7 +87,7 @@ class Told:
 
     def _is_done(self, tx: Transaction, change: Change) -> bool:
         if change.op in ("secret", "forget"):
-            found = entries.reveal(tx, secret_store_of(tx)).get(change.name)
+            found = secrets_of(tx).get(change.name)
             return found == (change.text.encode() if change.op == "secret" else None)
         service = services.by_name(tx, change.name)
         match change.op:
@@ -106,25 +107,25 @@ class Told:
                 return service is None
 
 
-def secret_store_of(tx: Transaction) -> str:
+def secrets_of(tx: Transaction) -> dict[str, bytes]:
     row = tx.one("SELECT id FROM store WHERE kind = 'secret'")
-    return row["id"] if row else ""
+    return entries.reveal(tx, row["id"]) if row else {}
 
 
 class Writers:
     """The process that forks writers, and what it tells."""
 
-    def __init__(self, directory: Path) -> None:
-        command = [sys.executable, "-m", "tests.support.catalogue_writer", str(directory)]
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.support.catalogue_writer"]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def lines(self, seed: int) -> Iterator[dict[str, object]]:
+    def lines(self, directory: Path, seed: int) -> Iterator[dict[str, object]]:
         """What is told until the writer has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(b"%d\n" % seed)
+        self._process.stdin.write(f"{seed} {directory}\n".encode())
         self._process.stdin.flush()
         for line in self._process.stdout:
             found: dict[str, object] = json.loads(line)
@@ -141,8 +142,8 @@ class Writers:
 
 
 @pytest.fixture
-def writers(tmp_path: Path) -> Iterator[Writers]:
-    found = Writers(tmp_path)
+def writers() -> Iterator[Writers]:
+    found = Writers()
     yield found
     found.close()
 
@@ -184,38 +185,52 @@ def check_told(tx: Transaction, packages: PackageStore, told: Told) -> None:
         for number in newest:
             package = numbers[number].package
             assert (package.sha256 if package else "") == told.modules[name, number]
-    store = secret_store_of(tx)
-    revealed = entries.reveal(tx, store) if store else {}
     wanted = {key: text.encode() for key, text in told.secrets.items() if text is not None}
-    assert revealed == wanted
+    assert secrets_of(tx) == wanted
     for text in told.tokens:
         assert tokens.authenticate(tx, text)
+
+
+def write_and_kill(
+    writers: Writers, directory: Path, told: Told, *, seed: int, changes: int, wait: float
+) -> None:
+    """Kill a writer so many changes, and then seconds, after its begin."""
+    child, left = 0, changes
+    for line in writers.lines(directory, seed):
+        told.hear(line)
+        if "pid" in line:
+            child = int(str(line["pid"]))
+        left -= "done" in line
+        if left <= 0 and child:
+            until = time.perf_counter() + wait
+            while time.perf_counter() < until:  # anywhere within what comes next
+                pass
+            os.kill(child, signal.SIGKILL)
+            child = 0
 
 
 def test_whatever_was_acknowledged_survives_a_kill_at_any_instant(
     tmp_path: Path, writers: Writers
 ) -> None:
-    chance = random.Random(7)
-    told = Told()
-    for number in range(KILLINGS):
-        # Some die while they start, most between or within changes.
-        left = chance.randrange(0, 25)
-        wait = chance.uniform(0, 0.003)
-        child = 0
-        for line in writers.lines(number):
-            told.hear(line)
-            if "pid" in line:
-                child = int(str(line["pid"]))
-            left -= "done" in line
-            if left <= 0 and child:
-                until = time.perf_counter() + wait
-                while time.perf_counter() < until:  # anywhere within what comes next
-                    pass
-                os.kill(child, signal.SIGKILL)
-                child, left = 0, 1_000_000
+    chance, told = random.Random(7), Told()
+    for seed in range(KILLINGS):
+        changes, wait = chance.randrange(1, 25), chance.uniform(0, 0.003)
+        write_and_kill(writers, tmp_path, told, seed=seed, changes=changes, wait=wait)
         check(tmp_path, told)
     assert told.count > KILLINGS * 5
     assert len(told.tokens) > 20
+
+
+def test_a_kill_while_the_files_are_made_leaves_what_can_be_started(
+    tmp_path: Path, writers: Writers
+) -> None:
+    chance = random.Random(8)
+    for seed in range(FIRST_STARTS):
+        directory, told = tmp_path / str(seed), Told()
+        directory.mkdir()
+        wait = chance.uniform(0, 0.02)
+        write_and_kill(writers, directory, told, seed=seed, changes=0, wait=wait)
+        check(directory, told)
 
 
 def test_a_change_that_is_lost_is_noticed(tmp_path: Path) -> None:

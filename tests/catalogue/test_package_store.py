@@ -110,7 +110,7 @@ async def test_modules_of_deleted_versions_go_and_no_others(tmp_path: Path) -> N
         for data in (b"one", b"two"):
             program = Package(store.put(data), len(data))
             number = at.write(lambda tx: versions.create(tx, made.id)).number
-            at.write(lambda tx, n=number, p=program: versions.set_package(tx, made.id, n, p))
+            at.write(versions.set_package, made.id, number, program)
         assert await tidier.tidy() == 0
         at.write(lambda tx: versions.delete(tx, made.id, 1))
         assert await tidier.tidy() == 1

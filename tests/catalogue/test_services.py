@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.catalogue import audit, services, stores, tokens, versions
+from edge.catalogue.database import Transaction
 from edge.catalogue.records import Canary, Page, Scope, StoreKind
 from edge.errors import Refusal
 from tests.support.catalogue import desk, package, served
@@ -23,7 +24,7 @@ def test_a_service_is_found_by_name_and_by_id(tmp_path: Path) -> None:
         assert len(made.id) == 22
         assert (made.active, made.staged, made.canary, made.latest) == (None, None, None, 0)
         for text in ("shop", made.id):
-            assert at.read(lambda tx, text=text: services.find(tx, text)) == made
+            assert at.read(services.find, text) == made
         assert at.refused(lambda tx: services.find(tx, "Shop")) is Refusal.NOT_FOUND
         assert at.refused(lambda tx: services.get(tx, "shop")) is Refusal.NOT_FOUND
 
@@ -54,9 +55,9 @@ def test_names_are_unique_and_services_are_bounded(tmp_path: Path) -> None:
 def test_lists_go_on_after_the_last_name(tmp_path: Path) -> None:
     with desk(tmp_path) as at:
         for name in ("c", "a", "d", "b"):
-            at.write(lambda tx, name=name: services.create(tx, name))
+            at.write(services.create, name)
         pages = [Page(2), Page(2, "b"), Page(2, "d")]
-        found = [at.read(lambda tx, page=page: services.listing(tx, page)) for page in pages]
+        found = [at.read(services.listing, page) for page in pages]
         assert [[each.name for each in page] for page in found] == [["a", "b"], ["c", "d"], []]
 
 
@@ -117,7 +118,7 @@ def test_the_file_itself_refuses_to_serve_what_is_not_whole(tmp_path: Path) -> N
             "NULL, NULL, '', 0, 0 FROM service",
         ):
             with pytest.raises(sqlite3.IntegrityError):
-                at.write(lambda tx, sql=sql: tx.run(sql))
+                at.write(Transaction.run, sql)
 
 
 def test_a_canary_stands_beside_the_active_version_and_ends_with_it(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_rolling_back_goes_to_the_last_that_served_and_still_exists(tmp_path: Pa
     with desk(tmp_path) as at:
         found = at.write(lambda tx: served(tx, "a", 3))
         for number in (2, 3):
-            at.write(lambda tx, n=number: services.set_active(tx, found.id, n, reason="activate"))
+            at.write(services.set_active, found.id, number, reason="activate")
         assert at.read(lambda tx: services.previous_active(tx, found.id)) == 2
         at.write(lambda tx: versions.delete(tx, found.id, 2))
         assert at.read(lambda tx: services.previous_active(tx, found.id)) == 1
@@ -194,7 +195,7 @@ def test_with_a_service_goes_all_that_was_only_its(tmp_path: Path) -> None:
         at.write(lambda tx: services.delete(tx, found.id))
         assert at.catalogue.take_orphans() == {package().sha256}
         for table, left in (("version", 0), ("package", 0), ("activation", 0), ("token", 0)):
-            count = at.read(lambda tx, table=table: tx.count(f"SELECT count(*) FROM {table}"))  # noqa: S608
+            count = at.read(Transaction.count, f"SELECT count(*) FROM {table}")  # noqa: S608
             assert (table, count) == (table, left)
         assert at.read(lambda tx: stores.get(tx, kept.id)) == kept
         assert at.refused(lambda tx: stores.get(tx, kv.id)) is Refusal.NOT_FOUND
@@ -207,13 +208,9 @@ def test_pruning_keeps_what_serves_and_what_a_rollback_needs(tmp_path: Path) -> 
         found = at.write(lambda tx: services.create(tx, "a"))
         for letter in "abcdef":
             number = at.write(lambda tx: versions.create(tx, found.id)).number
-            at.write(
-                lambda tx, n=number, made=package(letter): versions.set_package(
-                    tx, found.id, n, made
-                )
-            )
+            at.write(versions.set_package, found.id, number, package(letter))
         for number in (2, 1):
-            at.write(lambda tx, n=number: services.set_active(tx, found.id, n, reason="activate"))
+            at.write(services.set_active, found.id, number, reason="activate")
         gone = at.write(lambda tx: services.prune(tx, found.id, 2))
         assert gone == ["c" * 64, "d" * 64]
         assert at.catalogue.take_orphans() == set(gone)
@@ -239,7 +236,7 @@ def test_only_so_many_activations_are_remembered(
     with desk(tmp_path) as at:
         found = at.write(lambda tx: served(tx, "a", 2))
         for number in (2, 1, 2, 1):
-            at.write(lambda tx, n=number: services.set_active(tx, found.id, n, reason="activate"))
+            at.write(services.set_active, found.id, number, reason="activate")
         told = at.read(lambda tx: services.activations(tx, found.id))
         assert [each.number for each in told] == [1, 2, 1]
 

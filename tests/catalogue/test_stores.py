@@ -17,18 +17,18 @@ BLOCK, ALLOW = b'{"action":"BLOCK"}', b'{"action":"ALLOW"}'
 def test_names_are_unique_within_a_kind(tmp_path: Path) -> None:
     with desk(tmp_path) as at:
         for kind in (StoreKind.CONFIG, StoreKind.KV, StoreKind.SECRET, StoreKind.ACL):
-            made = at.write(lambda tx, kind=kind: stores.create(tx, kind, "a"))
-            assert at.read(lambda tx, kind=kind: stores.find(tx, kind, "a")) == made
-            again = at.refused(lambda tx, kind=kind: stores.create(tx, kind, "a"))
+            made = at.write(stores.create, kind, "a")
+            assert at.read(stores.find, kind, "a") == made
+            again = at.refused(stores.create, kind, "a")
             assert again is Refusal.CONFLICT
         assert at.refused(lambda tx: stores.find(tx, StoreKind.KV, made.id)) is Refusal.NOT_FOUND
 
 
 def test_names_of_dictionaries_are_unique_within_a_service(tmp_path: Path) -> None:
     with desk(tmp_path) as at:
-        owners = [at.write(lambda tx, n=n: services.create(tx, n)).id for n in "ab"]
+        owners = [at.write(services.create, n).id for n in "ab"]
         kind = StoreKind.DICTIONARY
-        made = [at.write(lambda tx, o=o: stores.create(tx, kind, "d", owner=o)) for o in owners]
+        made = [at.write(stores.create, kind, "d", owner=o) for o in owners]
         assert made[0].id != made[1].id
         found = at.read(lambda tx: stores.find(tx, kind, "d", owners[1]))
         assert found == made[1]
@@ -94,7 +94,7 @@ def test_lists_of_entries_have_pages_and_prefixes(tmp_path: Path) -> None:
     with desk(tmp_path) as at:
         store = at.write(lambda tx: stores.create(tx, StoreKind.CONFIG, "a"))
         for key in ("b", "ab", "a", "a%", "abc", "é"):
-            at.write(lambda tx, key=key: entries.put(tx, store, key, b""))
+            at.write(entries.put, store, key, b"")
 
         def keys(page: Page, prefix: str = "") -> list[str]:
             found = at.read(lambda tx: entries.listing(tx, store, page, prefix=prefix))
@@ -174,7 +174,7 @@ def test_entries_of_a_store_are_bounded(tmp_path: Path) -> None:
         ops = [("create", key, b"") for key in three]
         assert at.refused(lambda tx: entries.batch(tx, store, ops)) is Refusal.LIMIT
         for key in "ab":
-            at.write(lambda tx, key=key: entries.put(tx, store, key, b"1"))
+            at.write(entries.put, store, key, b"1")
         at.write(lambda tx: entries.put(tx, store, "a", b"2"))
         assert at.refused(lambda tx: entries.put(tx, store, "c", b"")) is Refusal.LIMIT
         ops = [("delete", "a", b""), ("create", "c", b"3")]
@@ -263,7 +263,7 @@ def test_a_sealed_value_that_was_moved_does_not_open(tmp_path: Path) -> None:
     with desk(tmp_path) as at:
         store = at.write(lambda tx: stores.create(tx, StoreKind.SECRET, "s"))
         for key in "ab":
-            at.write(lambda tx, key=key: entries.put(tx, store, key, key.encode()))
+            at.write(entries.put, store, key, key.encode())
         swap = "UPDATE entry SET value = (SELECT value FROM entry WHERE key = 'a') WHERE key = 'b'"
         at.write(lambda tx: tx.run(swap))
         assert at.refused(lambda tx: entries.reveal(tx, store)) is Refusal.STORAGE

@@ -32,7 +32,7 @@ def test_no_other_text_is_recognised(tmp_path: Path) -> None:
         other = "a" if text[6] != "a" else "b"
         for wrong in ("", text[:-1], text + "a", text[:-1] + last, text[:6] + other + text[7:],
                       text.upper(), "edge_" + "é" * 40, text + "\n"):  # fmt: skip
-            assert at.read(lambda tx, wrong=wrong: tokens.authenticate(tx, wrong)) is None
+            assert at.read(tokens.authenticate, wrong) is None
 
 
 def test_a_token_ends_when_it_expires_or_is_revoked(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_audit_log_forgets_the_oldest(tmp_path: Path) -> None:
     with desk(tmp_path, audit_records=100) as at:
         made = at.write(lambda tx: services.create(tx, "a"))
         for number in range(150):
-            at.write(lambda tx, n=number: services.update(tx, made.id, comment=str(n)))
+            at.write(services.update, made.id, comment=str(number))
         found = at.read(lambda tx: audit.listing(tx, Page(1000)))
         assert len(found) == 100
         assert found[0].after == {"name": "a", "comment": "149"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from edge.catalogue import audit, part_rows, parts, services, stores, versions
 from edge.catalogue.database import Transaction
 from edge.catalogue.records import Page, PartKind, StoreKind
-from edge.errors import ApiRefused, Refusal
+from edge.errors import Refusal
 from tests.support.catalogue import FILE, desk, package
 
 HOST: dict[str, object] = {"host": "a.example", "path": "/", "exact": False, "comment": ""}
@@ -55,13 +54,18 @@ def test_a_clone_has_all_of_its_original(tmp_path: Path) -> None:
         assert clone.package == package()
         assert clone.settings == {"env": {"A": "b"}}
         for kind in PartKind:
-            pair = [
-                at.read(lambda tx, n=n, k=kind: parts.listing(tx, made.id, n, k)) for n in (1, 2)
-            ]
+            pair = [at.read(parts.listing, made.id, n, kind) for n in (1, 2)]
             assert pair[0] == pair[1]
         assert at.read(lambda tx: stores.linked(tx, store.id)) == [(made.id, 1), (made.id, 2)]
         at.write(lambda tx: parts.remove(tx, made.id, 2, PartKind.LINK, "flags"))
         assert at.read(lambda tx: parts.get(tx, made.id, 1, PartKind.LINK, "flags")).data
+
+
+def deep() -> object:
+    found: object = 1
+    for _ in range(5000):
+        found = [found]
+    return found
 
 
 CHANGES: dict[str, Callable[[Transaction, str], object]] = {
@@ -166,14 +170,14 @@ def test_a_part_is_found_by_name_or_id_and_renamed_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", PartKind)
 def test_parts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: PartKind) -> None:
-    monkeypatch.setitem(part_rows.MOST, kind, 2)  # type: ignore[arg-type]
+    monkeypatch.setitem(part_rows.MOST, kind, 2)
     with desk(tmp_path) as at:
         made = at.write(lambda tx: services.create(tx, "a"))
         at.write(lambda tx: versions.create(tx, made.id))
         store = at.write(lambda tx: stores.create(tx, StoreKind.CONFIG, "s"))
         data = {"store": store.id}
         for name in "ab":
-            at.write(lambda tx, name=name: parts.add(tx, made.id, 1, kind, name, data))
+            at.write(parts.add, made.id, 1, kind, name, data)
         assert at.refused(lambda tx: parts.add(tx, made.id, 1, kind, "c", data)) is Refusal.LIMIT
         many = [(name, data) for name in "abc"]
         refused = at.refused(lambda tx: versions.replace_parts(tx, made.id, 1, kind, many))
@@ -186,7 +190,7 @@ def test_parts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind
         {"a": float("nan")},
         {"a": object()},
         {"a": "x" * 200_000},
-        json.loads('{"a":' * 900 + "1" + "}" * 900),
+        {"a": deep()},
     ],
 )
 def test_data_that_is_no_plain_bounded_json_is_refused(
@@ -195,12 +199,8 @@ def test_data_that_is_no_plain_bounded_json_is_refused(
     with desk(tmp_path) as at:
         made = at.write(lambda tx: services.create(tx, "a"))
         at.write(lambda tx: versions.create(tx, made.id))
-        try:
-            at.write(lambda tx: parts.add(tx, made.id, 1, PartKind.BACKEND, "b", data))
-        except ApiRefused as error:
-            assert error.refusal is Refusal.INVALID
-        else:  # deep, and still plain
-            assert at.read(lambda tx: parts.get(tx, made.id, 1, PartKind.BACKEND, "b")).data == data
+        refused = at.refused(lambda tx: parts.add(tx, made.id, 1, PartKind.BACKEND, "b", data))
+        assert refused is Refusal.INVALID
 
 
 def test_a_link_leads_to_a_store_that_exists(tmp_path: Path) -> None:

@@ -17,7 +17,18 @@ from edge.outcome import Ending
 from edge.server.exchange import Exchange
 from edge.telemetry.service_block import ServiceBlock
 from tests.support.downstream import FIRST_SERIES, Town, outcome_of, status_of, town
-from tests.support.reusing import ANSWER, COUNT, fetch, live, load, on, said, serving, sleep_for
+from tests.support.reusing import (
+    ANSWER,
+    COUNT,
+    fetch,
+    live,
+    load,
+    on,
+    said,
+    serving,
+    settle,
+    sleep_for,
+)
 from tests.support.transport import Driven
 
 LIMITS = replace(DEFAULT_LIMITS, slots=1.0)
@@ -32,7 +43,8 @@ class Place:
         self._folder = folder
         self.equipped: list[str] = []
         self.loaded: list[str] = []
-        equip, load_template = there.dispatcher._equip, there.dispatcher.runtime.load
+        linker = there.dispatcher._linker
+        equip, load_template = linker._equip, there.dispatcher.runtime.load
 
         def noted(version: Version, block: ServiceBlock) -> Capabilities:
             self.equipped.append(version.label)
@@ -42,7 +54,7 @@ class Place:
             self.loaded.append(Path(path).stem)
             return load_template(path, **options)  # type: ignore[arg-type]
 
-        there.dispatcher._equip = noted
+        linker._equip = noted
         there.dispatcher.runtime.load = counted  # type: ignore[method-assign, assignment]
 
     def version(
@@ -229,3 +241,48 @@ def test_sandboxes_of_a_version_that_was_replaced_are_not_used_again(place: Plac
     place.there.settle()
     place.there.arena.turns(20)
     assert live(place.there) == 0
+
+
+def test_all_versions_of_a_service_share_its_slots_those_that_leave_included(
+    place: Place,
+) -> None:
+    half = replace(LIMITS, slots=0.25)  # 4 of 16
+
+    def narrow(number: int, role: Role = Role.ACTIVE) -> Version:
+        made = place.version(number, act=on(1, sleep_for(40)), role=role)
+        return replace(made, service=replace(made.service, limits=half))
+
+    place.there.serve(narrow(1))
+    first = [place.there.ask("shop") for _ in range(3)]
+    place.there.serve(narrow(2))  # three requests of the first are still under way
+    second = [place.there.ask("shop") for _ in range(2)]
+    place.there.serve(narrow(3), narrow(4, Role.STAGED))
+    third = place.there.ask("shop")
+    assert live(place.there) == 4
+    place.there.until(*first, *second, third)
+    assert [said(client) for client in first] == [b"A"] * 3
+    assert [said(client) for client in second] == [b"B"] * 2
+    assert said(third) == b"C"
+    settle(place.there)
+    place.there.dispatcher.draining = True
+    settle(place.there)
+    assert live(place.there) == 0
+    assert [each.tenant.active for each in place.there.dispatcher._deployed] == [0, 0]
+
+
+def test_a_version_that_rests_gives_its_slot_to_another_of_its_service(place: Place) -> None:
+    single = replace(LIMITS, slots=1 / 16)
+
+    def narrow(number: int, role: Role = Role.ACTIVE) -> Version:
+        made = place.version(number, role=role)
+        return replace(made, service=replace(made.service, limits=single))
+
+    place.there.serve(narrow(1), narrow(2, Role.STAGED), place.version(3, "other"))
+    assert place.fetch(name="other") == b"C"
+    assert place.fetch() == b"A"
+    settle(place.there)
+    assert live(place.there) == 2, "both wait for a further request"
+    assert said(place.invoke("shop", 2)) == b"B"
+    settle(place.there)
+    others = place.there.dispatcher._deployed[2]
+    assert len(others.idle) == 1, "and no other service lost its sandbox for it"

@@ -1,4 +1,4 @@
-"""Deploying over HTTP to a running server: what serves, what is refused, what outlives a restart."""
+"""Deploying over HTTP to a running server: what serves, what is refused, what is not lost."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ def test_activating_a_version_that_is_compiled_takes_less_than_100_ms_on_all_wor
     with server(tmp_path, CONFIG, workers=2) as running:
         for text in ("one", "two"):
             deploy(running, "shop", text)
-        seconds = []
         for number in (1, 2, 1, 2, 1):
             call(running, "POST", f"/v1/services/shop/versions/{number}/activate")
         running.stop()
-        for line in running.lines:
-            if line.get("message") == "activated":
-                seconds.append(line["fields"]["seconds"])
+        seconds = [
+            line["fields"]["seconds"]
+            for line in running.lines
+            if line.get("message") == "activated"
+        ]
         assert len(seconds) == 7
         assert sorted(seconds)[3] < 0.1, seconds
 
@@ -269,7 +270,7 @@ def test_old_versions_go_with_their_packages(tmp_path: Path) -> None:
         for number in range(6):
             deploy(running, "shop", f"number {number}")
         items = call(running, "GET", "/v1/services/shop/versions").json["items"]
-        assert [item["number"] for item in items] == [5, 6]
+        assert [item["version"] for item in items] == [5, 6]
         running.stop()
     with server(tmp_path, few, workers=2) as running:
         assert said(running, HOST) == "number 5"

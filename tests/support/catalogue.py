@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from edge.catalogue import services, versions
 from edge.catalogue.database import Catalogue, CatalogueLimits, Transaction
@@ -14,6 +14,7 @@ from edge.errors import ApiRefused, Refusal
 from tests.support.clock import SteppedClock
 
 T = TypeVar("T")
+P = ParamSpec("P")
 ALICE = Actor("alice", token_id="t1", remote="192.0.2.7", request_id="r1")
 FILE, KEYS = "catalogue.sqlite3", "secrets.key"
 
@@ -35,16 +36,22 @@ class Desk:
     def __exit__(self, *unused: object) -> None:
         self.catalogue.close()
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        return self.catalogue.write_now(ALICE, work)
+    def write(
+        self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **named: P.kwargs
+    ) -> T:
+        return self.catalogue.write_now(ALICE, lambda tx: work(tx, *args, **named))
 
-    def read(self, work: Callable[[Transaction], T]) -> T:
-        return self.catalogue.read_now(work)
+    def read(
+        self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **named: P.kwargs
+    ) -> T:
+        return self.catalogue.read_now(lambda tx: work(tx, *args, **named))
 
-    def refused(self, work: Callable[[Transaction], object]) -> Refusal:
+    def refused(
+        self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **named: P.kwargs
+    ) -> Refusal:
         """Why a write is refused."""
         try:
-            self.write(work)
+            self.write(work, *args, **named)
         except ApiRefused as error:
             return error.refusal
         raise AssertionError("it was not refused")

@@ -1,6 +1,6 @@
 """A process that changes a catalogue until it is killed, and tells of each change once it is done.
 
-`python -m tests.support.catalogue_writer DIR` forks a writer for each line `SEED` that it reads:
+`python -m tests.support.catalogue_writer` forks a writer for each line `SEED DIR` that it reads:
 starting an interpreter would take longer than all the rest.  It tells `{"pid": ...}`; the writer
 tells `{"begin": what}` before a change and `{"done": what}` after it, as `Change` has them; when it
 has ended, `{"ended": status}` follows.
@@ -213,15 +213,16 @@ def _numbers(tx: Transaction, service: ServiceRecord | None) -> int:
     return tx.count("SELECT numbers FROM service WHERE id = ?", service.id)
 
 
-def main(directory: Path) -> None:
+def main() -> None:
     for line in sys.stdin:
+        seed, _, directory = line.strip().partition(" ")
         child = os.fork()
         if child == 0:
-            asyncio.run(Writer(directory, int(line)).run())
+            asyncio.run(Writer(Path(directory), int(seed)).run())
         tell(pid=child)
         _, status = os.waitpid(child, 0)
         tell(ended=status)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -49,9 +49,7 @@ class FastlyCli:
         assert ran.code != 0, f"fastly {' '.join(words)} succeeded:\n{ran.output}"
         return ran.output
 
-    def run(
-        self, *words: str, env: Mapping[str, str] | None = None, given: bytes = b""
-    ) -> Ran:
+    def run(self, *words: str, env: Mapping[str, str] | None = None, given: bytes = b"") -> Ran:
         """One command, whatever comes of it; `given` is what it reads from its standard input."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTLY_")}
         done = subprocess.run(

@@ -287,6 +287,24 @@ def test_a_new_set_replaces_the_old_and_keeps_what_is_the_same(scene: Scene) -> 
     assert scene.health(changed) is Health.HEALTHY
 
 
+def test_two_versions_of_a_service_may_tell_different_things_of_one_backend(scene: Scene) -> None:
+    active = checked()
+    canary = replace(active, health_check=replace(CHECK, path="/canary", initial=1, window=1,
+                                                  threshold=1))  # fmt: skip
+    scene.monitor.watch({"shop": [active, canary, replace(active)]})
+    assert len(scene.monitor.statistics()) == 2
+    scene.loop.advance(5)
+    (pending,) = [sent for sent in scene.upstream.sent if b"/canary" in sent.request.uri]
+    pending.end(500)
+    assert scene.health(canary) is Health.UNHEALTHY
+    assert scene.health(active) is Health.HEALTHY
+    scene.monitor.watch({"shop": [canary]})
+    assert scene.health(canary) is Health.UNHEALTHY, "what is known of it is kept"
+    assert scene.health(active) is Health.UNKNOWN
+    scene.monitor.watch({})
+    assert scene.loop.waiting == 0
+
+
 def test_closing_stops_every_timer_and_gives_up_what_is_in_flight(scene: Scene) -> None:
     scene.monitor.watch({"shop": [checked(), replace(checked(), name="other")]})
     scene.loop.advance(5)

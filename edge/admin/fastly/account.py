@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from edge.admin.api import Call, Reply, Route
@@ -130,7 +131,11 @@ class _Account:
 
     async def addresses(self, call: Call) -> Reply:
         """Those that the server listens on, where they name one."""
-        hosts = [listen.host for listen in self._around.listens()]
+        hosts = [
+            listen.host
+            for listen in self._around.listens()
+            if not ip_address(listen.host).is_unspecified
+        ]
         return answer(
             {
                 "addresses": [f"{host}/32" for host in hosts if ":" not in host],

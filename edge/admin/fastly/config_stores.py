@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from edge.admin.api import Call, Reply, Route
 from edge.admin.around import Around
 from edge.admin.fastly.shape import answer, done, endpoint, read_form, service_shape, times
-from edge.admin.fastly.store_shape import all_entries, all_stores, item_changes
+from edge.admin.fastly.store_shape import all_entries, all_stores, item_changes, stream
 from edge.admin.store_calls import changed, store_for
 from edge.catalogue import entries, services, stores
 from edge.catalogue.records import Entry, Scope, Store, StoreKind
@@ -107,7 +107,7 @@ class _ConfigStores:
         def read(tx: Transaction) -> Sequence[Entry]:
             return all_entries(tx, _store(tx, call))
 
-        return answer([_item(entry) for entry in await self.around.catalogue.read(read)])
+        return stream(await self.around.catalogue.read(read), _item)
 
     async def batch(self, call: Call) -> Reply:
         changes = await item_changes(call)

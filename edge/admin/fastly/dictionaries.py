@@ -21,7 +21,7 @@ from edge.admin.fastly.shape import (
     timestamp,
     version_number,
 )
-from edge.admin.fastly.store_shape import all_entries, item_changes, service_of
+from edge.admin.fastly.store_shape import PER_PAGE, all_entries, item_changes, service_of
 from edge.admin.store_calls import changed
 from edge.catalogue import entries
 from edge.catalogue.records import Entry, Part, PartKind, Scope, Store
@@ -123,7 +123,7 @@ class _Dictionaries:
 
     async def items(self, call: Call) -> Reply:
         found = await self.around.catalogue.read(lambda tx: all_entries(tx, _store(tx, call)))
-        return one_page(call, found, lambda entry: _item(entry, call))
+        return one_page(call, found, lambda entry: _item(entry, call), default=PER_PAGE)
 
     async def batch(self, call: Call) -> Reply:
         changes = await item_changes(call)

@@ -19,6 +19,7 @@ from edge.admin.v1 import uploads
 from edge.admin.v1.settings import module_needs
 from edge.catalogue import services, versions
 from edge.catalogue.records import Package, Scope, VersionRecord
+from edge.catalogue.upload import Upload
 from edge.errors import ApiRefused, Refusal
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ class _Packages:
             return found.name, versions.changeable(tx, found.id, number)
 
         name, draft = await self._around.catalogue.read(changeable)
-        body = await call.body.read()
-        form = call.headers("content-type") or ""
-        data = await asyncio.to_thread(read_field, body, form)
-        upload = await uploads.unpack(self._around, data, no_progress)
+        upload = await self._unpack(call)
         inspection = await uploads.look(
             self._around,
             upload,
@@ -82,6 +80,12 @@ class _Packages:
             return versions.set_package(tx, draft.service_id, number, upload.package)
 
         return answer(_shape(await self._around.catalogue.write(call.actor, write)))
+
+    async def _unpack(self, call: Call) -> Upload:
+        """What was sent; of its forms on the way nothing is kept while it is compiled."""
+        form = call.headers("content-type") or ""
+        data = await asyncio.to_thread(read_field, await call.body.read(), form)
+        return await uploads.unpack(self._around, data, no_progress)
 
 
 def read_field(body: bytes, content_type: str) -> bytes:

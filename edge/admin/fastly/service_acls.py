@@ -22,7 +22,7 @@ from edge.admin.fastly.shape import (
     times,
     version_number,
 )
-from edge.admin.fastly.store_shape import all_entries, batch_of, service_of
+from edge.admin.fastly.store_shape import PER_PAGE, all_entries, batch_of, service_of
 from edge.admin.store_calls import changed
 from edge.catalogue import entries
 from edge.catalogue.records import Entry, Part, PartKind, Scope, Store
@@ -103,7 +103,7 @@ class _Acls:
 
     async def entries(self, call: Call) -> Reply:
         found = await self.around.catalogue.read(lambda tx: all_entries(tx, _store(tx, call)))
-        return one_page(call, found, lambda entry: _entry(entry, call))
+        return one_page(call, found, lambda entry: _entry(entry, call), default=PER_PAGE)
 
     async def batch(self, call: Call) -> Reply:
         """Each change says what it does not want to stay as it is."""

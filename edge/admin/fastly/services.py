@@ -157,10 +157,12 @@ class _Services:
         return answer(await self._around.catalogue.write(call.actor, write))
 
     async def delete(self, call: Call) -> Reply:
-        """Once none of its versions is served."""
+        """Once none of its versions is active; one that is staged does not keep it."""
         found = await self._around.catalogue.read(
             lambda tx: services.find(tx, call.params["service"])
         )
+        if found.active is None and found.staged is not None:
+            await self._around.control.unstage(call.actor, found.id)
         await self._around.control.delete_service(call.actor, found.id, force=False)
         return done()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from edge.admin.api import Call, Reply
+from edge.admin.documents import parse_json
 from edge.admin.fastly.shape import answer
 from edge.admin.store_calls import seen_by
 from edge.catalogue import entries, services, stores
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_LIMIT: Final = 1000
+PER_PAGE: Final = 100  # where a client does not say
+_LOT: Final = 64  # entries that are written at once; of the greatest length half a megabyte
 MAX_CHANGES: Final = 1000  # of one batch, as Fastly has it
 
 
@@ -62,12 +66,21 @@ def cursor_reply(
     return answer({under: [write(item) for item in shown], "meta": meta})
 
 
+def stream(items: Sequence[T], write: Callable[[T], object]) -> Reply:
+    """A whole list, written as it is sent: it may be of many megabytes."""
+    return Reply(200, _written(items, write))
+
+
+async def _written(items: Sequence[T], write: Callable[[T], object]) -> AsyncIterator[bytes]:
+    for start in range(0, len(items), _LOT):
+        lot = [json.dumps(write(item), ensure_ascii=False) for item in items[start : start + _LOT]]
+        yield (("," if start else "[") + ",".join(lot)).encode()
+    yield b"]" if items else b"[]"
+
+
 async def batch_of(call: Call, under: str) -> list[dict[str, object]]:
     """The changes of a batch.  BAD_REQUEST, INVALID, LIMIT."""
-    try:
-        document = json.loads(await call.body.read())
-    except (ValueError, RecursionError):
-        raise ApiRefused(Refusal.BAD_REQUEST, "the body is not JSON") from None
+    document = await asyncio.to_thread(parse_json, await call.body.read())
     found = document.get(under) if isinstance(document, dict) else None
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise ApiRefused(

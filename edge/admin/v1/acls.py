@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,8 @@ from edge.admin.documents import (
     list_reply,
     one_more,
     page_of,
-    read_fields,
 )
-from edge.admin.store_calls import changed, store_for, timestamp
+from edge.admin.store_calls import changed, read_large, store_for, timestamp
 from edge.admin.v1.config_stores import CHANGED, MAX_CHANGES
 from edge.admin.v1.store_routes import NAME, StoreRoutes
 from edge.catalogue import entries
@@ -128,11 +128,11 @@ class _Entries:
             return entries.listing(tx, _store(tx, call), one_more(page))
 
         found = await self.around.catalogue.read(read)
-        return list_reply(found, page, _facts, lambda entry: entry.key)
+        return await asyncio.to_thread(list_reply, found, page, _facts, lambda entry: entry.key)
 
     async def batch(self, call: Call) -> Reply:
         """All or none."""
-        wanted = (await read_fields(call, _BATCH))["entries"]
+        wanted = (await read_large(call, _BATCH))["entries"]
         assert isinstance(wanted, list)
         changes = [(str(item["op"]), str(item["prefix"]), action_value(item)) for item in wanted]
 
@@ -145,7 +145,7 @@ class _Entries:
 
     async def replace(self, call: Call) -> Reply:
         """Of two entries with the same text the last counts."""
-        wanted = (await read_fields(call, _WHOLE))["entries"]
+        wanted = (await read_large(call, _WHOLE))["entries"]
         assert isinstance(wanted, list)
         contents = {str(item["prefix"]): action_value(item) for item in wanted}
 

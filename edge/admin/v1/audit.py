@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +48,9 @@ def routes(around: Around) -> list[Route]:
             )
 
         found = await around.catalogue.read(read)
-        return list_reply(found, page, _facts, lambda record: str(record.id))
+        return await asyncio.to_thread(
+            list_reply, found, page, _facts, lambda record: str(record.id)
+        )
 
     return [
         Route(

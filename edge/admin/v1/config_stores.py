@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -16,9 +17,8 @@ from edge.admin.documents import (
     list_reply,
     one_more,
     page_of,
-    read_fields,
 )
-from edge.admin.store_calls import changed, store_for, timestamp, utf8
+from edge.admin.store_calls import changed, read_large, store_for, timestamp, utf8
 from edge.admin.v1.store_routes import NAME, StoreRoutes
 from edge.catalogue import entries
 from edge.catalogue.records import Entry, Scope, Store, StoreKind
@@ -155,11 +155,11 @@ class _Items:
             return entries.listing(tx, _store(tx, call), one_more(page), prefix=prefix)
 
         found = await self.around.catalogue.read(read)
-        return list_reply(found, page, _facts, lambda entry: entry.key)
+        return await asyncio.to_thread(list_reply, found, page, _facts, lambda entry: entry.key)
 
     async def batch(self, call: Call) -> Reply:
         """All or none."""
-        items = (await read_fields(call, _BATCH))["items"]
+        items = (await read_large(call, _BATCH))["items"]
         assert isinstance(items, list)
         changes = [
             (str(item["op"]), str(item["key"]), str(item.get("value", "")).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ class _Secrets:
             return entries.listing(tx, _store(tx, call), one_more(page))
 
         found = await self.around.catalogue.read(read)
-        return list_reply(found, page, _facts, lambda entry: entry.key)
+        return await asyncio.to_thread(list_reply, found, page, _facts, lambda entry: entry.key)
 
     async def describe(self, call: Call) -> Reply:
         """Without the value."""

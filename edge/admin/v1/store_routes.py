@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -146,7 +147,9 @@ class StoreRoutes:
             return stores.listing(tx, self.kind, one_more(page), owner=seen_by(call))
 
         found = await self.around.catalogue.read(read)
-        return list_reply(found, page, store_facts, lambda store: store.name)
+        return await asyncio.to_thread(
+            list_reply, found, page, store_facts, lambda store: store.name
+        )
 
     async def describe(self, call: Call) -> Reply:
         """One, by name or id."""

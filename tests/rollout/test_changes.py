@@ -1,0 +1,282 @@
+"""What becomes of a service's versions: the order of things, and what each failure leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from edge.admin.control import Activated
+from edge.catalogue import services, versions
+from edge.errors import ApiRefused, Refusal
+from edge.model.route import Route
+from edge.model.service import Service, Version
+from tests.support.loop import in_loop, turns
+from tests.support.rollout import ALICE, Yard, yard
+
+
+async def refused(work: object) -> ApiRefused:
+    with pytest.raises(ApiRefused) as caught:
+        await work  # type: ignore[misc]  # a coroutine
+    return caught.value
+
+
+async def begin_canary(at: Yard, service_id: str, number: int, share: int) -> Activated:
+    return await at.changes.canary(
+        ALICE, service_id, number, share=share, max_error_rate=0.1, max_limit_rate=0.1,
+        min_requests=10,
+    )  # fmt: skip
+
+
+@in_loop
+async def test_an_activation_is_remembered_after_all_prepared_and_before_any_commits(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        done = await at.changes.activate(ALICE, shop, 1)
+        assert at.fleet.events == ["prepare", "remembered", "commit"]
+        assert (done.number, done.previous) == (1, None)
+        done = await at.changes.activate(ALICE, shop, 2)
+        assert (done.number, done.previous) == (2, 1)
+        assert at.served() == ["shop@2 active"]
+        assert at.record(shop).active == 2
+
+
+@in_loop
+async def test_activating_what_serves_already_asks_no_worker(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one")
+        await at.changes.activate(ALICE, shop, 1)
+        at.fleet.events.clear()
+        done = await at.changes.activate(ALICE, shop, 1)
+        assert (done.number, done.previous) == (1, 1)
+        assert at.fleet.events == []
+
+
+@in_loop
+async def test_a_version_that_no_worker_can_load_changes_nothing(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        at.fleet.failures = [{"shop": "it does not link"}]
+        error = await refused(at.changes.activate(ALICE, shop, 2))
+        assert error.refusal is Refusal.NOT_ACTIVATED
+        assert "it does not link" in error.detail
+        assert at.served() == ["shop@1 active"]
+        assert at.record(shop).active == 1
+        assert at.fleet.discarded == ["shop"]
+
+
+@in_loop
+async def test_a_worker_that_dies_while_it_prepares_is_asked_once_more(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        at.fleet.failures = [{"": "worker 0 ended by SIGKILL"}]
+        await at.changes.activate(ALICE, shop, 1)
+        assert at.served() == ["shop@1 active"]
+        at.fleet.failures = [{"": "worker 0 ended by SIGKILL"}] * 2
+        error = await refused(at.changes.activate(ALICE, shop, 2))
+        assert error.refusal is Refusal.NOT_ACTIVATED
+        assert at.served() == ["shop@1 active"]
+
+
+@in_loop
+async def test_a_module_that_is_refused_is_not_activated(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "bad program")
+        error = await refused(at.changes.activate(ALICE, shop, 1))
+        assert error.refusal is Refusal.MODULE_REFUSED
+        assert "version 1 of shop: bad program" in error.detail
+        assert at.record(shop).active is None
+        assert at.counters.deploys.values == {("shop", "refused"): 1}
+
+
+@in_loop
+async def test_a_draft_that_changes_while_it_compiles_is_not_activated(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one")
+
+        def change() -> None:
+            at.catalogue.write_now(
+                ALICE, lambda tx: versions.set_settings(tx, shop, 1, {"server_timing": True})
+            )
+
+        at.compiler.during = change
+        error = await refused(at.changes.activate(ALICE, shop, 1))
+        assert error.refusal is Refusal.CONFLICT
+        assert at.served() == []
+        assert not at.catalogue.read_now(lambda tx: versions.get(tx, shop, 1)).locked
+
+
+@in_loop
+async def test_a_service_of_the_file_keeps_its_name_and_its_routes(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        filed = Service("filed", Path("/filed"), (Route("shop.localhost"),))
+        at.add(Version(filed, 1, "f" * 64, Path("/code")))
+        shop, same = at.service("shop", "one"), at.service("filed", "one")
+        error = await refused(at.changes.activate(ALICE, shop, 1))
+        assert error.refusal is Refusal.ROUTE_CONFLICT
+        assert "service filed of the configuration file" in str(error.problems[0])
+        error = await refused(at.changes.activate(ALICE, same, 1))
+        assert error.refusal is Refusal.OWNED_BY_FILE
+        assert at.served() == ["filed@1 active"]
+        assert at.fleet.events == []
+
+
+@in_loop
+async def test_changes_of_one_service_wait_for_each_other_and_those_of_others_do_not(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        shop, other = at.service("shop", "one", "two"), at.service("other", "three")
+        held = at.compiler.held[b"one"] = asyncio.Event()
+        slow = asyncio.create_task(at.changes.activate(ALICE, shop, 1))
+        while not at.errands.changing:
+            await turns()
+        waiting = asyncio.create_task(at.changes.activate(ALICE, shop, 2))
+        await turns()
+        await at.changes.activate(ALICE, other, 1)
+        assert not slow.done()
+        assert not waiting.done()
+        held.set()
+        assert (await slow).previous is None
+        assert (await waiting).previous == 1
+        assert at.record(shop).active == 2
+        assert at.errands.changing == frozenset()
+
+
+@in_loop
+async def test_a_change_is_carried_through_when_its_client_leaves(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one")
+        held = at.compiler.held[b"one"] = asyncio.Event()
+        client = asyncio.create_task(at.errands.do(partial(at.changes.activate, ALICE, shop, 1)))
+        while not at.errands.changing:
+            await turns()
+        client.cancel()
+        await asyncio.gather(client, return_exceptions=True)
+        held.set()
+        while at.errands.changing:
+            await turns()
+        assert at.served() == ["shop@1 active"]
+        assert at.record(shop).active == 1
+
+
+@in_loop
+async def test_a_stop_ends_what_would_take_long_and_changes_nothing(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one")
+        at.compiler.held[b"one"] = asyncio.Event()
+        client = asyncio.create_task(at.errands.do(partial(at.changes.activate, ALICE, shop, 1)))
+        while not at.errands.changing:
+            await turns()
+        await at.errands.stop(0.0)
+        error = await refused(client)
+        assert error.refusal is Refusal.STOPPING
+        error = await refused(at.errands.do(partial(at.changes.activate, ALICE, shop, 1)))
+        assert error.refusal is Refusal.STOPPING
+        assert at.record(shop).active is None
+        assert at.served() == []
+
+
+@in_loop
+async def test_a_rollback_returns_to_what_served_before(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        error = await refused(at.changes.rollback(ALICE, shop))
+        assert error.refusal is Refusal.CONFLICT
+        await at.changes.activate(ALICE, shop, 2)
+        done = await at.changes.rollback(ALICE, shop)
+        assert (done.number, done.previous) == (1, 2)
+        newest = at.catalogue.read_now(lambda tx: services.activations(tx, shop))[0]
+        assert (newest.number, newest.reason, newest.actor) == (1, "rollback", "alice")
+
+
+@in_loop
+async def test_a_canary_stands_beside_the_active_version_until_it_ends(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two", "three")
+        error = await refused(begin_canary(at, shop, 2, 500))
+        assert error.refusal is Refusal.CONFLICT
+        await at.changes.activate(ALICE, shop, 1)
+        error = await refused(begin_canary(at, shop, 1, 500))
+        assert error.refusal is Refusal.VERSION_ACTIVE
+        done = await begin_canary(at, shop, 2, 500)
+        assert (done.number, done.share) == (2, 500)
+        assert at.served() == ["shop@1 active", "shop@2 canary"]
+        first = at.record(shop).canary
+        await begin_canary(at, shop, 2, 5000)
+        second = at.record(shop).canary
+        assert first is not None
+        assert second is not None
+        assert (second.share, second.since) == (5000, first.since)
+        await at.changes.rollback(ALICE, shop)
+        assert at.served() == ["shop@1 active"]
+        assert at.record(shop).canary is None
+
+
+@in_loop
+async def test_a_canary_gets_all_clients_and_is_active_then(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        await begin_canary(at, shop, 2, 500)
+        await begin_canary(at, shop, 2, 10_000)
+        assert at.served() == ["shop@2 active"]
+        assert (at.record(shop).active, at.record(shop).canary) == (2, None)
+
+
+@in_loop
+async def test_a_canary_that_has_gone_already_is_not_taken_back(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        await begin_canary(at, shop, 2, 500)
+        assert await at.changes.end_canary(ALICE, shop, 2, "it fails")
+        assert not await at.changes.end_canary(ALICE, shop, 2, "it fails")
+
+
+@in_loop
+async def test_a_staged_version_is_loaded_beside_what_serves(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        await at.changes.stage(ALICE, shop, 2)
+        assert at.served() == ["shop@1 active", "shop@2 staged"]
+        await at.changes.activate(ALICE, shop, 2)
+        assert at.served() == ["shop@2 active"]
+        await at.changes.stage(ALICE, shop, None)
+        assert at.record(shop).staged is None
+
+
+@in_loop
+async def test_deactivating_ends_a_canary_as_well_and_leaves_what_is_staged(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two", "three")
+        await at.changes.activate(ALICE, shop, 1)
+        await begin_canary(at, shop, 2, 500)
+        await at.changes.stage(ALICE, shop, 3)
+        await at.changes.deactivate(ALICE, shop)
+        assert at.served() == ["shop@3 staged"]
+        record = at.record(shop)
+        assert (record.active, record.canary, record.staged) == (None, None, 3)
+
+
+@in_loop
+async def test_a_served_service_is_deleted_by_force_alone(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        await at.changes.stage(ALICE, shop, 2)
+        error = await refused(at.changes.delete(ALICE, shop, force=False))
+        assert error.refusal is Refusal.VERSION_ACTIVE
+        assert at.served() == ["shop@1 active", "shop@2 staged"]
+        await at.changes.delete(ALICE, shop, force=True)
+        assert at.served() == []
+        assert (await refused(at.changes.activate(ALICE, shop, 1))).refusal is Refusal.NOT_FOUND
