@@ -219,6 +219,10 @@ def _refusal(response: httpx.Response) -> Refused | Unreachable:
         problem = json.loads(raw)
     except (ValueError, RecursionError):
         problem = None
+    if response.status_code == 413 and not isinstance(problem, dict):
+        # told by the server's HTTP layer, before the control API has seen it
+        detail = "the body is larger than the server takes (admin.package_bytes)"
+        return Refused({"code": "too_large", "title": "Too large", "detail": detail}, raw)
     status = f"{response.status_code} {response.reason_phrase}".strip()
     if not isinstance(problem, dict) or "code" not in problem:
         return Unreachable(

@@ -14,7 +14,7 @@ from typing import Final
 
 from edge.catalogue import services, stores
 from edge.catalogue.database import Catalogue, Transaction
-from edge.errors import ApiRefused
+from edge.errors import ApiRefused, Refusal
 from edge.rollout.errands import Errands
 from edge.rollout.publisher import Built, Publisher
 from edge.rollout.wanted import Serving
@@ -87,8 +87,27 @@ class Refresher:
                 await turns.enter_async_context(self._errands.turn(service_id))
             built = [await self._build(service_id) for service_id in service_ids]
             changed = [each for each in built if each is not None]
-            if changed:
-                await self._publisher.publish(changed)
+            try:
+                if changed:
+                    await self._publisher.publish(changed)
+            except ApiRefused as refused:
+                if refused.refusal is not Refusal.NOT_ACTIVATED or len(changed) == 1:
+                    raise
+                await self._publish_each(changed)
+
+    async def _publish_each(self, built: Sequence[Built]) -> None:
+        """One after another: a service that workers do not take must not hold up its neighbours.
+
+        Raises what the last of those was refused with.
+        """
+        failed: ApiRefused | None = None
+        for each in built:
+            try:
+                await self._publisher.publish([each])
+            except ApiRefused as refused:
+                failed = refused
+        if failed is not None:
+            raise failed
 
     async def _build(self, service_id: str) -> Built | None:
         """The service as it is now; None when workers have that, or it cannot be had."""

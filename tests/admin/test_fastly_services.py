@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from edge.admin.control import FileService
 from edge.admin.fastly import routes
 from edge.admin.fastly.packages import read_field
+from edge.catalogue import definition
+from edge.catalogue.database import STARTUP
 from edge.catalogue.records import Scope
 from edge.errors import ApiRefused
 from tests.support.api_server import Answer, ApiServer, api_server
@@ -219,7 +222,7 @@ def test_purges_name_what_they_purge(server: ApiServer) -> None:
     assert server.ask("POST", "/purge/https://a.example//x/y").json["status"] == "ok"
 
 
-def test_a_domain_with_a_path_keeps_it(server: ApiServer) -> None:
+def test_domains_are_hosts_and_nothing_else(server: ApiServer) -> None:
     service = made(server)
     path = f"/service/{service}/version/1/domain"
     assert server.ask("POST", path, {"name": "A.example"}).json["name"] == "a.example"
@@ -228,6 +231,46 @@ def test_a_domain_with_a_path_keeps_it(server: ApiServer) -> None:
     assert (changed["name"], changed["comment"]) == ("a.example", "why")
     for name in ("", "a b", "a.example:80", "https://a.example", "a.*.example", "é.example"):
         assert server.ask("POST", path, {"name": name}).status == 422, name
+
+
+def test_routes_with_paths_of_our_own_api_are_domains_that_keep_them(server: ApiServer) -> None:
+    service = made(server)
+    routes = [{"host": "a.example", "path": "/api"}, {"host": "a.example", "path": {"exact": "/"}}]
+    server.run(
+        lambda: server.around.catalogue.write(
+            STARTUP, lambda tx: definition.write(tx, service, 1, {"routes": routes})
+        )
+    )
+    path = f"/service/{service}/version/1/domain"
+    names = [one["name"] for one in server.ask("GET", path).json]
+    assert names == ["a.example/api", "a.example=/"]
+    for name in names:
+        changed = server.ask("PUT", f"{path}/{quote(name, safe='')}", {"comment": "why"}).json
+        assert (changed["name"], changed["comment"]) == (name, "why")
+    moved = server.ask("PUT", f"{path}/a.example%2Fapi", {"name": "b.example"}).json
+    assert moved["name"] == "b.example/api"
+
+
+def test_a_private_key_rests_sealed_and_is_used_by_clones(server: ApiServer) -> None:
+    service = made(server)
+    pem = "-----BEGIN {0}-----\nVERYSECRET\n-----END {0}-----"
+    fields = {
+        "name": "x", "address": "a.example", "port": 443,
+        "ssl_client_cert": pem.format("CERTIFICATE").replace("VERYSECRET", "AA"),
+        "ssl_client_key": pem.format("PRIVATE KEY"),
+    }  # fmt: skip
+    path = f"/service/{service}/version/1/backend"
+    assert "VERYSECRET" not in server.ask("POST", path, fields).body.decode()
+    assert server.ask("PUT", f"{path}/x", {"weight": 4}).json["weight"] == 4
+    server.ask("PUT", f"/service/{service}/version/1/clone")
+    assert "VERYSECRET" not in server.ask("GET", f"{path}/x").body.decode()
+    served = server.run(
+        lambda: server.around.catalogue.read(lambda tx: definition.fields(tx, service, 2))
+    )
+    assert "VERYSECRET" in str(served)
+    files = [path for path in server.folder.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"VERYSECRET" in path.read_bytes()]
 
 
 def test_a_module_without_an_archive_is_a_package_too(server: ApiServer) -> None:

@@ -15,6 +15,7 @@ from nacl.signing import VerifyKey
 
 from edge.admin.fastly import routes
 from edge.admin.fastly.client_keys import PERIOD_SECONDS, ClientKeys
+from edge.admin.fastly.kv_stores import MAX_LINE
 from edge.catalogue import services, stores, versions
 from edge.catalogue.database import STARTUP, Transaction
 from edge.catalogue.records import Scope, StoreKind
@@ -204,7 +205,9 @@ def test_a_batch_that_is_none_changes_nothing(server: ApiServer, body: bytes) ->
         (b'{"key": "k", "value": "", "time_to_live_sec": 99999999999}', "whole number"),
         (b'{"key": "k", "value": "", "metadata": "' + b"m" * 2001 + b'"}', "metadata"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"key": "k", "value": "' + b"A" * MAX_LINE + b'"}', "alone"),
     ],
+    ids=range(11),
 )
 def test_lines_that_cannot_be_stored_are_told_by_their_number(
     server: ApiServer, line: bytes, said: str
@@ -276,6 +279,15 @@ def test_stores_and_secrets_are_listed_by_cursor(server: ApiServer) -> None:
         assert seen == [f"s{number}" for number in range(5)]
     found = server.ask("GET", "/resources/stores/kv?name=s3").json["data"]
     assert [one["name"] for one in found] == ["s3"]
+
+
+def test_a_long_list_of_items_comes_whole(server: ApiServer) -> None:
+    path = f"/resources/stores/config/{make_store(server, StoreKind.CONFIG, 'c')}/items"
+    wanted = {f"k{number:03}": "é" * 8000 for number in range(200)}
+    items = [{"op": "create", "item_key": key, "item_value": wanted[key]} for key in wanted]
+    assert server.ask("PATCH", path, {"items": items}).json == {"status": "ok"}
+    found = server.ask("GET", path).json
+    assert {one["item_key"]: one["item_value"] for one in found} == wanted
 
 
 def test_items_are_listed_by_page_with_links(server: ApiServer) -> None:

@@ -146,3 +146,19 @@ async def test_a_publication_that_failed_is_tried_again(tmp_path: Path) -> None:
         change(at, store, b"blue")
         at.refresher.stores_changed([store])
         await until(at, {"shop": "blue"})
+
+
+@in_loop
+async def test_a_service_that_workers_do_not_take_holds_up_no_other(tmp_path: Path) -> None:
+    async with refreshing(tmp_path) as at:
+        store = make_store(at)
+        ids = [at.service(name, "one") for name in ("a", "b", "c")]
+        linked(at, store, *ids)
+        for service_id in ids:
+            await at.changes.activate(ALICE, service_id, 1)
+        at.fleet.failing = "b"
+        change(at, store, b"blue")
+        at.refresher.stores_changed([store])
+        await until(at, {"a": "blue", "b": "", "c": "blue"})
+        at.fleet.failing = ""
+        await until(at, {"a": "blue", "b": "blue", "c": "blue"})

@@ -70,6 +70,7 @@ class FakeFleet:
     world: World
     events: list[str] = field(default_factory=list)
     failures: list[Mapping[str, str]] = field(default_factory=list)  # of the next publications
+    failing: str = ""  # a service of which nothing new can be loaded
     discarded: list[str] = field(default_factory=list)
     draining: bool = False
     workers: Sequence[SimpleNamespace] = (SimpleNamespace(phase=Phase.READY),)
@@ -86,6 +87,9 @@ class FakeFleet:
         self.events.append("prepare")
         if self.failures:
             raise PublishFailed(self.failures.pop(0))
+        for version in candidate.snapshot.versions:
+            if version.service.name == self.failing and version not in self.world.snapshot.versions:
+                raise PublishFailed({version.label: "it does not link"})
         if persist is not None:
             await persist()
             self.events.append("remembered")
