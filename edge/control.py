@@ -68,6 +68,7 @@ class Init:
     settings: Settings
     rates: Path  # the file of rate counters that all workers share
     own_addresses: tuple[str, ...]  # of the control listeners: `127.0.0.1:8090`
+    watch_fd: int = -1  # of `edge.watch`; -1: nobody watches
 
 
 @dataclass(frozen=True, slots=True)

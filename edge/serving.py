@@ -67,6 +67,7 @@ from edge.telemetry.shared import SharedCells
 from edge.transfer import Delivery, Receiver
 from edge.upstream.client import UpstreamStatistics
 from edge.upstream.fetch import UpstreamFailed
+from edge.watch import WatchEnd
 
 log = logging.getLogger("edge.worker")
 
@@ -178,6 +179,17 @@ class Serving:
             )
             for item in init.listeners
         ]
+        self._watch: WatchEnd | None = None
+        if init.watch_fd >= 0:
+            self._watch = WatchEnd(
+                socket.socket(fileno=init.watch_fd),
+                loop,
+                limits=limits,
+                sweeper=sweeper,
+                handle=self._dispatcher.handle_invoke,
+                on_follow=self._access.watch,
+            )
+            self._access.tap = self._guest_log.tap = self._watch.tap
         self._channel = Channel(limit=MAX_TO_WORKER, on_body=self._take, on_close=self._orphaned)
         self._orders: asyncio.Queue[Prepare] = asyncio.Queue(maxsize=1)  # the newest
         self._receiver = Receiver()
@@ -195,6 +207,8 @@ class Serving:
         self._flush()
         self._control.setblocking(False)
         await self._loop.create_unix_connection(lambda: self._channel, sock=self._control)
+        if self._watch is not None:
+            self._watch.start()
         self._channel.send(Started())
         async with asyncio.TaskGroup() as tasks:
             preparing = tasks.create_task(self._prepare_all())
@@ -306,6 +320,8 @@ class Serving:
     def _flush_logs(self) -> None:
         self._access.flush()
         self._guest_log.flush()
+        if self._watch is not None:
+            self._watch.tap.flush()
 
     def _publish_connections(self) -> None:
         """Add what was counted since the last time; a worker that is killed loses one beat's."""
@@ -379,6 +395,8 @@ class Serving:
         self._dispatcher.shut_down()
         for listener in self._listeners:
             await listener.aclose()
+        if self._watch is not None:
+            self._watch.close()
         self._dispatcher.publish()
         self._publish_connections()
         self._dispatcher.close()
@@ -388,7 +406,8 @@ class Serving:
         self._sink.close(1.0)
 
     def _busy(self) -> bool:
-        return bool(self._statistics.connections_open or self._dispatcher.runtime.live)
+        invoked = self._watch is not None and self._watch.busy
+        return bool(invoked or self._statistics.connections_open or self._dispatcher.runtime.live)
 
 
 def _own_addresses(init: Init) -> list[tuple[str, int]]:

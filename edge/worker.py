@@ -52,8 +52,10 @@ def main() -> NoReturn:
     except (ControlError, OSError) as error:
         sys.stderr.write(f"worker: no orders: {error}\n")
         sys.exit(EXIT_ORPHANED)
-    for fd in (init.cells_fd, init.log_fd, *(item.fd for item in init.listeners)):
-        os.set_inheritable(fd, False)
+    handed = (init.cells_fd, init.log_fd, init.watch_fd, *(item.fd for item in init.listeners))
+    for fd in handed:
+        if fd >= 0:
+            os.set_inheritable(fd, False)
     # Here and not above: the heavy imports come after the orders, and after faulthandler.
     from edge.runtime.capi import die_with_parent
     from edge.serving import Serving

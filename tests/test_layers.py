@@ -25,7 +25,7 @@ SURFACES = {"server", "admin"}
 COMPOSITION = {
     "__main__", "cli", "client", "compile_main", "control", "dev", "dispatch", "hostmodules",
     "local", "metering", "platform", "preflight", "process_log", "rollout", "serving", "supervisor",
-    "testing", "transfer", "worker",
+    "testing", "transfer", "watch", "worker",
 }  # fmt: skip
 
 # What a package or module directly under `edge` may import besides itself and the bare `edge`,

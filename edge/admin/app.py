@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from enum import Enum
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge.admin import health
 from edge.admin.api import JSON, TEXT
@@ -25,7 +25,31 @@ if TYPE_CHECKING:
 
 _NO_STORE: Final[Headers] = [(b"cache-control", b"no-store")]
 
-Handler = Callable[["Exchange"], None]
+
+class Request(Protocol):
+    """What the open pages need of an exchange."""
+
+    @property
+    def method(self) -> bytes: ...
+
+    @property
+    def host(self) -> bytes:
+        """In lower case, without a port; IPv6 addresses in brackets."""
+        ...
+
+    @property
+    def path(self) -> bytes:
+        """Raw, without the query."""
+        ...
+
+    def request_header(self, name: bytes) -> bytes | None: ...
+
+    def reply(
+        self, status: int, content_type: str, body: bytes, headers: Headers | None = None
+    ) -> None: ...
+
+
+Handler = Callable[[Request], None]
 
 
 class AdminApp:
@@ -68,7 +92,7 @@ class AdminApp:
         else:
             self.handle_metrics(exchange)
 
-    def handle_metrics(self, exchange: Exchange) -> None:
+    def handle_metrics(self, exchange: Request) -> None:
         """Answer on the address for scrapers and probes only."""
         handler = self._open.get(exchange.path)
         if handler is None:
@@ -100,15 +124,15 @@ class AdminApp:
             return False
         return True
 
-    def _answer_livez(self, exchange: Exchange) -> None:
+    def _answer_livez(self, exchange: Request) -> None:
         status, text = health.live()
         exchange.reply(status, TEXT, text.encode(), _NO_STORE)
 
-    def _answer_readyz(self, exchange: Exchange) -> None:
+    def _answer_readyz(self, exchange: Request) -> None:
         status, text = health.ready(self._report())
         exchange.reply(status, TEXT, text.encode(), _NO_STORE)
 
-    def _answer_metrics(self, exchange: Exchange) -> None:
+    def _answer_metrics(self, exchange: Request) -> None:
         accept = (exchange.request_header(b"accept") or b"").decode("latin-1")
         self._metrics.answer(
             accept,

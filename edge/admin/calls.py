@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from edge.admin import documents
 from edge.admin.api import Call, Reply, Route
+from edge.admin.app import Request
 from edge.admin.around import Around
 from edge.admin.auth import ANONYMOUS, Gate, TooManyFailures, shown_token
 from edge.admin.incoming import Held, RequestBody
@@ -35,38 +36,37 @@ _READS: Final = (b"GET", b"HEAD")
 _COMMON: Final[Headers] = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
-class Exchange(Protocol):
-    """What is needed of an exchange of the server."""
+class Exchange(Request, Protocol):
+    """What a call needs of an exchange of the server."""
 
     on_gone: Callable[[], None] | None
     on_body_limit: Callable[[], None] | None
 
     @property
-    def method(self) -> bytes: ...
-    @property
-    def host(self) -> bytes: ...
-    @property
-    def path(self) -> bytes: ...
-    @property
     def target(self) -> bytes: ...
+
     @property
     def body(self) -> Body: ...
+
     @property
     def content_length(self) -> int | None: ...
+
     @property
     def client_address(self) -> bytes: ...
+
     @property
     def request_id(self) -> str: ...
+
     @property
     def responded(self) -> bool: ...
+
     @property
     def ended(self) -> bool: ...
-    def request_header(self, name: bytes) -> bytes | None: ...
+
     def limit_request_body(self, maximum: int) -> bool: ...
+
     def respond(self, head: ResponseHead, body: Body) -> None: ...
-    def reply(
-        self, status: int, content_type: str, body: bytes, headers: Headers | None = None
-    ) -> None: ...
+
     def abort(self) -> None: ...
 
 

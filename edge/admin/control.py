@@ -65,6 +65,10 @@ class InvokeAnswer:
     truncated: bool = False  # there was more of the body than is kept
     outcome: str = ""
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    request_id: str = ""
+    detail: str = ""  # of the outcome
+    lines: tuple[Mapping[str, object], ...] = ()  # what its program wrote
 
 
 @dataclass(frozen=True, slots=True)

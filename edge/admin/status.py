@@ -16,13 +16,15 @@ class ServiceState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service as published."""
+    """One version of a service as published."""
 
     name: str
     version: int
     sha256: str
     state: ServiceState
     reason: str = ""
+    id: str = ""  # of the service in the catalogue; empty for one of the configuration file
+    role: str = "active"  # or canary, staged
 
 
 @dataclass(frozen=True, slots=True)

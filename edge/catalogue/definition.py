@@ -142,11 +142,14 @@ def _links(tx: Transaction, service: str, found: Definition) -> list[Named]:
     for key, name, wanted in found.links.each():
         try:
             store = stores.find(tx, _KIND_OF[key], wanted)
-            check_owner(store, service)
         except ApiRefused as error:
             problems.append(Problem(join(key, name), error.detail))
-        else:
-            made.append((name, {"store": store.id}))
+            continue
+        if store.owner not in ("", service):  # told like one that is not there
+            told = f"there is no {store.kind.value} store {wanted!r}"
+            problems.append(Problem(join(key, name), told))
+            continue
+        made.append((name, {"store": store.id}))
     if problems:
         raise refused(problems)
     return made
@@ -158,12 +161,6 @@ def linked(tx: Transaction, part: Part) -> Store | None:
         return stores.get(tx, str(part.data.get("store")))
     except ApiRefused:
         return None
-
-
-def check_owner(store: Store, service: str) -> None:
-    """A store that belongs to another service is not there for this one: ApiRefused NOT_FOUND."""
-    if store.owner not in ("", service):
-        raise ApiRefused(Refusal.NOT_FOUND, f"there is no {store.kind.value} store {store.name!r}")
 
 
 def _domains(tx: Transaction, service: str, number: int, routes: tuple[Route, ...]) -> list[Named]:

@@ -14,7 +14,8 @@ from typing import Final
 from edge.errors import ApiRefused, Problem, Refusal
 
 MAX_MANIFEST_BYTES: Final = 256 * 1024
-MAX_TEXT: Final = 4096  # characters of a name or a description
+MAX_TEXT: Final = 4096  # characters of a description
+MAX_NAME: Final = 255  # of a name, a language, an author
 MAX_AUTHORS: Final = 50
 MAX_ENTRIES: Final = 1000  # of each table of [setup]
 # The parser's work grows with the square of a key's depth; a key stands on one line.
@@ -150,8 +151,9 @@ def _text(table: Mapping[str, object], key: str, path: str, problems: list[Probl
         problems.append(Problem(where, "must be text"))
         return ""
     # values of stores have bounds of their own, which their stores know
-    if key != "value" and len(value) > MAX_TEXT:
-        problems.append(Problem(where, f"has more than {MAX_TEXT} characters"))
+    most = MAX_NAME if key in ("name", "language") else MAX_TEXT
+    if key != "value" and len(value) > most:
+        problems.append(Problem(where, f"has more than {most} characters"))
     return value
 
 
@@ -161,7 +163,7 @@ def _authors(value: object, problems: list[Problem]) -> tuple[str, ...]:
     if (
         not isinstance(value, list)
         or len(value) > MAX_AUTHORS
-        or not all(isinstance(one, str) and len(one) <= MAX_TEXT for one in value)
+        or not all(isinstance(one, str) and len(one) <= MAX_NAME for one in value)
     ):
         problems.append(Problem("authors", f"must be a list of at most {MAX_AUTHORS} texts"))
         return ()

@@ -25,7 +25,8 @@ MAX_LINE: Final = 4 * 1024 * 1024
 NDJSON: Final = "application/x-ndjson"
 _PAGE: Final = 1000
 # A large program takes minutes to compile; the server has bounds of its own and says so.
-_TIMEOUT: Final = httpx.Timeout(600.0, connect=10.0)
+PATIENCE: Final = 600.0
+_CONNECT: Final = 10.0
 
 Query = Mapping[str, str | int | list[str]]
 Content = bytes | Iterable[bytes]
@@ -67,9 +68,15 @@ class Api:
         *,
         authority: Path | None = None,
         transport: httpx.BaseTransport | None = None,
+        seconds: float = PATIENCE,
     ) -> None:
-        """`authority`: certificates to trust in place of the system's, PEM."""
+        """`authority`: certificates to trust in place of the system's, PEM.
+
+        `seconds`: how long an answer may take; what is streamed may be silent for any time.
+        """
         self.target = target
+        self._timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT))
+        self._endless = httpx.Timeout(seconds, connect=min(seconds, _CONNECT), read=None)
         headers = {"user-agent": f"edge/{edge.__version__}"}
         if target.token:
             if not target.token.isascii() or not target.token.isprintable():
@@ -78,7 +85,7 @@ class Api:
         self._client = httpx.Client(
             base_url=target.server,
             headers=headers,
-            timeout=_TIMEOUT,
+            timeout=self._timeout,
             verify=_trust(authority),
             transport=transport,
             trust_env=not target.is_local,  # a proxy is not asked for this machine itself
@@ -171,7 +178,7 @@ class Api:
                 json=document,
                 content=content,
                 headers=dict(headers or {}),
-                timeout=httpx.Timeout(600.0, connect=10.0, read=None) if endless else _TIMEOUT,
+                timeout=self._endless if endless else self._timeout,
             )
             response = self._client.send(request, stream=True)
             try:

@@ -56,6 +56,8 @@ class Canaries:
                 await self._look({version.id: version for version in served})
             except ApiRefused as refused:
                 log.warning("canaries cannot be watched now: %s", refused)
+            except Exception:  # a bug of ours must not end the server
+                log.exception("watching canaries failed")
 
     async def _look(self, served: Mapping[str, Version]) -> None:
         for record, canary in await self._catalogue.read(_canaries):

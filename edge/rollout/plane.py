@@ -31,9 +31,12 @@ from edge.rollout.changes import Changes
 from edge.rollout.errands import Errands
 from edge.rollout.facts import configuration_of, file_services_of, nodes_of
 from edge.rollout.inspector import Inspector
+from edge.rollout.invoke import Invoker
+from edge.rollout.lines import LineBook
 from edge.rollout.loader import Loader
 from edge.rollout.refresher import Refresher
 from edge.rollout.retention import Retention
+from edge.rollout.stats import Stats
 from edge.stores.kv import KvEngine, KvFailed, identity_of
 from edge.supervisor.fleet import Fleet
 
@@ -52,6 +55,9 @@ class Plane:
         refresher: Refresher,
         retention: Retention,
         inspector: Inspector,
+        invoker: Invoker,
+        book: LineBook,
+        stats: Stats,
         kv: KvEngine,
         report: Callable[[], Status],
     ) -> None:
@@ -63,6 +69,9 @@ class Plane:
         self._refresher = refresher
         self._retention = retention
         self._inspector = inspector
+        self._invoker = invoker
+        self._book = book
+        self._stats = stats
         self._kv = kv
         self._report = report
 
@@ -73,6 +82,7 @@ class Plane:
             tasks.create_task(self._canaries.run())
             tasks.create_task(self._refresher.run())
             tasks.create_task(self._retention.run())
+            tasks.create_task(self._invoker.run())
 
     async def stop(self) -> None:
         """Finish what nearly is and refuse everything else: workers are about to leave."""
@@ -188,17 +198,19 @@ class Plane:
         self, actor: Actor, service_id: str, number: int, request: InvokeRequest
     ) -> InvokeAnswer:
         """See ControlPlane."""
-        raise ApiRefused(Refusal.UNSUPPORTED, "versions cannot be invoked on this server")
+        return await self._errands.do(
+            partial(self._invoker.invoke, actor, service_id, number, request)
+        )
 
     def stats(self, service: str, version: int | None = None) -> ServiceStats | None:
         """See ControlPlane."""
-        return None
+        return self._stats.of(service, version)
 
     def lines(
         self, wanted: LogFilter, *, recent: int, follow: bool
     ) -> AsyncIterator[Mapping[str, object]]:
         """See ControlPlane."""
-        raise ApiRefused(Refusal.UNSUPPORTED, "log lines cannot be followed on this server")
+        return self._book.lines(wanted, recent=recent, follow=follow)
 
     def file_services(self) -> tuple[FileService, ...]:
         """See ControlPlane."""

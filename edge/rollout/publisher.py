@@ -22,6 +22,7 @@ from edge.rollout.conflicts import refuse_taken
 from edge.rollout.loader import Loader
 from edge.rollout.wanted import Serving, Wanted
 from edge.runtime.artifacts import Artifact
+from edge.supervisor.breaker import Breaker
 from edge.supervisor.fleet import Fleet, PublishFailed
 from edge.supervisor.process import Phase
 from edge.supervisor.world import World, WorldBuilder
@@ -58,12 +59,14 @@ class Publisher:
         loader: Loader,
         builder: WorldBuilder,
         fleet: Fleet,
+        breaker: Breaker,
     ) -> None:
         self._catalogue = catalogue
         self._packages = packages
         self._loader = loader
         self._builder = builder
         self._fleet = fleet
+        self._breaker = breaker
 
     async def build(
         self, service_id: str, serving: Serving, *, progress: Progress = no_progress
@@ -156,7 +159,7 @@ class Publisher:
             for each in built:
                 refuse_taken(each.id, each.versions, world.snapshot.versions)
                 world = world.with_service(each.id, each.versions, each.artifacts)
-            return world
+            return world.with_quarantined(self._breaker.quarantined)
 
         remember = None
         if persist is not None:

@@ -62,6 +62,9 @@ class Refresher:
                 log.error("a changed store was not published; trying again: %s", refused)
                 pause = TROUBLE_SECONDS
                 self._wake.set()
+            except Exception:  # a bug of ours must not end the server
+                log.exception("publishing changed stores failed")
+                pause = TROUBLE_SECONDS
             await asyncio.sleep(pause)
 
     async def _round(self) -> None:

@@ -42,4 +42,6 @@ class Retention:
                 await self._tidier.tidy()
             except (ApiRefused, OSError) as error:
                 log.warning("clearing away failed; it is tried again: %s", error)
+            except Exception:  # a bug of ours must not end the server
+                log.exception("clearing away failed")
             await asyncio.sleep(PAUSE_SECONDS)

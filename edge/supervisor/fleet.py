@@ -426,6 +426,8 @@ class Fleet:
                 if not vote.done():
                     vote.set_result({})
             case Failed(_, reasons) if vote is not None:
+                if "" in reasons:
+                    self._doubt(worker)
                 if not vote.done():
                     vote.set_result(reasons or {"": "it gave no reason"})
             case Prepared(generation):
@@ -448,6 +450,12 @@ class Fleet:
             case Unusable(problems):
                 self.unusable = problems
                 self._attention()
+
+    def _doubt(self, worker: WorkerProcess) -> None:
+        """It cannot prepare, and not for a module's sake: it is sent all, and all is looked at."""
+        worker.holds = frozenset()
+        self.damaged = True
+        self._attention()
 
     def _serves(self, worker: WorkerProcess) -> bool:
         return worker.phase is Phase.READY and worker.generation == self.world.generation

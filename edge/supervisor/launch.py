@@ -9,6 +9,7 @@ from edge.control import Inherited, Init, Sizing
 from edge.settings import Settings
 from edge.supervisor.process import WorkerProcess
 from edge.supervisor.sockets import PublicSockets
+from edge.supervisor.watching import WatchPorts
 from edge.telemetry.shared import SharedCells
 
 
@@ -23,6 +24,7 @@ class Launch:
     sizing: Sizing
     rates: Path
     own_addresses: tuple[str, ...]
+    watch: WatchPorts
 
     async def start(self, worker: WorkerProcess, settings: Settings) -> None:
         """Start the process.  OSError when there can be none."""
@@ -31,6 +33,7 @@ class Launch:
             Inherited(sock.fileno(), str(listen), listen.proxy_protocol)
             for sock, listen in zip(rows, self.sockets.addresses, strict=True)
         )
+        theirs = self.watch.open(worker.slot)
         init = Init(
             slot=worker.slot,
             workers=self.workers,
@@ -42,6 +45,13 @@ class Launch:
             settings=settings,
             rates=self.rates,
             own_addresses=self.own_addresses,
+            watch_fd=theirs.fileno(),
         )
-        inherit = [self.cells.fd, self.log_fd, *(item.fd for item in listeners)]
-        await worker.start(init, inherit)
+        inherit = [
+            *(self.cells.fd, self.log_fd, theirs.fileno()),
+            *(item.fd for item in listeners),
+        ]
+        try:
+            await worker.start(init, inherit)
+        finally:
+            theirs.close()

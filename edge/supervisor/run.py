@@ -52,6 +52,7 @@ from edge.supervisor.launch import Launch
 from edge.supervisor.reloading import check_ceilings, clamped, differing, reloaded
 from edge.supervisor.sizing import machine_memory, raise_descriptor_limit, sizing, worker_count
 from edge.supervisor.sockets import PublicSockets
+from edge.supervisor.watching import WatchPorts
 from edge.supervisor.world import World, WorldBuilder, empty_world
 from edge.telemetry.collector import EdgeCollector
 from edge.telemetry.directory import BlockDirectory
@@ -147,6 +148,8 @@ class Supervisor:
                 known_imports=known_imports(),
                 max_module_bytes=settings.admin.package_bytes,
             )
+            watch = WatchPorts(loop)
+            opened.callback(watch.close_all)
             fleet = self._fleet = Fleet(
                 Launch(
                     workers,
@@ -156,6 +159,7 @@ class Supervisor:
                     share,
                     rates,
                     tuple(address_of(sock) for sock, _ in admin),
+                    watch,
                 ),
                 empty_world(settings),
                 cells=cells,
@@ -206,9 +210,12 @@ class Supervisor:
                 loader,
                 Server(
                     fleet=fleet,
+                    breaker=self._breaker,
                     builder=builder,
                     compiler=compiler,
                     cells=cells,
+                    directory=directory,
+                    watch=watch,
                     counters=self._counters,
                     kv=kv,
                     known_imports=known_imports(),
@@ -388,6 +395,8 @@ class Supervisor:
                     v.sha256,
                     state_of(v),
                     v.refused,
+                    v.id,
+                    v.role.value,
                 )
                 for v in fleet.world.snapshot.versions
             ),

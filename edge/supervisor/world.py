@@ -219,8 +219,8 @@ class WorldBuilder:
         Raises ModuleRefused, and OSError when it cannot be read or its compiled form not kept.
         Whoever does not publish it has `Fleet.discard` forget its counters.
         """
-        artifact = self._pinned.artifacts.get(sha256)
-        if artifact is None:
+        artifact = self._pinned.artifacts.get(sha256)  # its bytes have been checked
+        if artifact is None or not await asyncio.to_thread(_is_there, artifact):
             artifact = await self._compiler.artifact_named(
                 sha256, read, service.name, self._observed(progress)
             )
@@ -299,6 +299,13 @@ class WorldBuilder:
             progress(event, facts)
 
         return observed
+
+
+def _is_there(artifact: Artifact) -> bool:
+    try:
+        return artifact.path.stat().st_size == artifact.size
+    except OSError:
+        return False
 
 
 def _next(old: Version | None, new: Version) -> Version:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from edge.outcome import Ending, Outcome
 from edge.telemetry.escape import MAX_TEXT_BYTES, cut, json_string, text_of, word, word_of
 from edge.telemetry.log_sink import LogSink
+from edge.telemetry.tap import AccessRecord, Tap
 from edge.telemetry.timestamp import Timestamps
 
 AccessFormat = Literal["json", "text", "off"]
@@ -22,11 +23,6 @@ AccessFormat = Literal["json", "text", "off"]
 MAX_WAITING: Final = 512  # about 1 ms of formatting, and never more than one 50 ms timer's worth
 _MAX_FIELD: Final = 1024  # of host and method, in bytes; `MAX_TEXT_BYTES` for the path
 _FAST_CHARS: Final = 4096  # longer than this, all fields together take the careful way
-
-AccessRecord = tuple[
-    float, str, str, str, str, bytes, bytes, bytes, int, Outcome,
-    int, int, int, int, int, int, int,
-]  # fmt: skip
 
 
 class AccessLog:
@@ -36,7 +32,9 @@ class AccessLog:
         self, form: AccessFormat, sink: LogSink, *, worker: int = 0, query: bool = False
     ) -> None:
         """`query`: also log what follows the `?` of a target."""
-        self.enabled = form != "off"
+        self.enabled = form != "off"  # whether records are wanted at all
+        self.tap: Tap | None = None  # for those who watch; see `watch`
+        self._written = self.enabled
         self._sink = sink
         self._worker = worker
         self._query = query
@@ -78,12 +76,22 @@ class AccessLog:
             if len(waiting) >= MAX_WAITING:
                 self.flush()
 
+    def watch(self) -> None:
+        """Who is followed has changed: records are wanted by the log, by followers, or by nobody.
+
+        Without a log, records are there only while somebody follows.
+        """
+        self.enabled = self._written or (self.tap is not None and self.tap.follows)
+
     def flush(self) -> None:
-        """Format what waits and hand it to the sink."""
+        """Format what waits and hand it to the sink, and to the tap."""
         waiting = self._waiting
         if waiting:
             self._waiting = []
-            self._sink.put("".join(self._lines(waiting)), len(waiting))
+            if self._written:
+                self._sink.put("".join(self._lines(waiting)), len(waiting))
+            if self.tap is not None:
+                self.tap.records(waiting)
 
     def _lines(self, records: list[AccessRecord]) -> list[str]:
         """The fast way for requests that ended well and have nothing to escape, else careful."""

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from edge.telemetry.escape import MAX_TEXT_BYTES, cut, json_string, plain_of, text_of, word
 from edge.telemetry.log_sink import LogSink
+from edge.telemetry.tap import Tap
 from edge.telemetry.timestamp import Timestamps
 
 MAX_WAITING: Final = 512
@@ -25,6 +26,7 @@ class GuestLog:
         self._format = self._json if form == "json" else self._text
         self._sink = sink
         self._worker = worker
+        self.tap: Tap | None = None  # for those who watch
         self._stamp = Timestamps()
         self._waiting: list[str] = []
         self._bytes = 0
@@ -39,6 +41,8 @@ class GuestLog:
         kept, left_out = cut(data, MAX_TEXT_BYTES)
         self._waiting.append(self._format(wall, service, version, request, stream, kept, left_out))
         self._bytes += len(kept)
+        if self.tap is not None:
+            self.tap.guest(wall, service, version, request, stream[:256], kept, left_out)
         if len(self._waiting) >= MAX_WAITING or self._bytes >= MAX_WAITING_BYTES:
             self.flush()
         return left_out

@@ -214,7 +214,9 @@ CANARY_ROLLBACKS = Metric(
     ("service",),
 )  # fmt: skip
 CATALOGUE_WRITES = Metric(
-    "edge_catalogue_writes_total", C, "Transactions that changed, or tried to change, the catalogue."
+    "edge_catalogue_writes_total",
+    C,
+    "Transactions that changed, or tried to change, the catalogue.",
 )
 CATALOGUE_WRITE_SECONDS = Metric(
     "edge_catalogue_write_seconds_total", C, "Time they took, until they were on the disk."

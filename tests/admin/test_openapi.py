@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from schemathesis.config import GenerationConfig, SchemathesisConfig
@@ -32,6 +33,14 @@ def test_the_document_is_served_without_a_token(server: ApiServer) -> None:
     answer = server.ask("GET", "/v1/openapi.json", token="")
     assert answer.status == 200
     assert answer.json["openapi"] == "3.1.0"
+
+
+def test_the_document_is_valid_by_the_schema_of_openapi(server: ApiServer) -> None:
+    described = server.ask("GET", "/v1/openapi.json").json
+    schemathesis.openapi.from_dict(described).validate()
+    described["paths"]["/v1/services"]["get"]["responses"] = 5
+    with pytest.raises(jsonschema_rs.ValidationError):
+        schemathesis.openapi.from_dict(described).validate()
 
 
 def test_every_route_of_v1_is_in_the_document(server: ApiServer) -> None:

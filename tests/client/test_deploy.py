@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -201,7 +201,7 @@ def test_a_version_that_cannot_change_is_cloned_for_its_links(
 
 
 def test_progress_is_shown_while_the_server_works(home: Path, api: FakeApi) -> None:
-    events = [
+    events: list[dict[str, object]] = [
         {"event": "received", "bytes": 8}, {"event": "working"}, {"event": "compiling"},
         {"event": "activated"}, {"event": "done", **DONE},
     ]  # fmt: skip
@@ -220,7 +220,7 @@ def test_a_refusal_within_progress_is_a_refusal(home: Path, api: FakeApi) -> Non
         send(session, "/v1/services/app", program(home / "a.wasm"), 8, {})
 
 
-def watched(api: FakeApi, events: list[dict[str, object]]) -> tuple[Session, io.StringIO]:
+def watched(api: FakeApi, events: Sequence[Mapping[str, object]]) -> tuple[Session, io.StringIO]:
     """A session on a terminal, and what is written to it."""
 
     def answer(_: Asked) -> httpx.Response:
@@ -235,4 +235,4 @@ def watched(api: FakeApi, events: list[dict[str, object]]) -> tuple[Session, io.
 
 
 class _Watched(Session):
-    is_interactive = True  # type: ignore[assignment]
+    is_interactive = True

@@ -19,18 +19,23 @@ from edge.telemetry.service_block import ServiceBlock
 from tests.support.downstream import FIRST_SERIES, Town, outcome_of, status_of, town
 from tests.support.reusing import (
     ANSWER,
+    BODY,
     COUNT,
+    OUT,
     fetch,
     live,
     load,
+    must,
     on,
     said,
     serving,
     settle,
-    sleep_for,
 )
 from tests.support.transport import Driven
 
+# A guest that waits for the content of its request, and a request whose content is yet to come.
+READ = must("http_body.read", load(BODY), 128, 64, OUT)
+POST = b"POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 1\r\n\r\n"
 LIMITS = replace(DEFAULT_LIMITS, slots=1.0)
 CLIENTS = [f"203.0.113.{number}" for number in range(60)]
 
@@ -203,12 +208,13 @@ def test_another_role_or_content_of_a_number_needs_no_second_template(place: Pla
 def test_a_request_under_way_ends_in_its_version_though_others_stay_as_they_are(
     place: Place,
 ) -> None:
-    slow = place.version(1, act=on(1, sleep_for(30)))
+    slow = place.version(1, act=on(1, READ))
     other = place.version(2, "other")
     place.there.serve(slow, other)
-    client = place.there.ask("shop")
+    client = place.there.ask("shop", POST)
     place.there.serve(place.version(3), other, keep=True)
     assert place.fetch() == b"C"
+    place.there.say(client, b"x")
     place.there.until(client)
     assert said(client) == b"A"
 
@@ -249,16 +255,18 @@ def test_all_versions_of_a_service_share_its_slots_those_that_leave_included(
     half = replace(LIMITS, slots=0.25)  # 4 of 16
 
     def narrow(number: int, role: Role = Role.ACTIVE) -> Version:
-        made = place.version(number, act=on(1, sleep_for(40)), role=role)
+        made = place.version(number, act=on(1, READ), role=role)
         return replace(made, service=replace(made.service, limits=half))
 
     place.there.serve(narrow(1))
-    first = [place.there.ask("shop") for _ in range(3)]
+    first = [place.there.ask("shop", POST) for _ in range(3)]
     place.there.serve(narrow(2))  # three requests of the first are still under way
-    second = [place.there.ask("shop") for _ in range(2)]
+    second = [place.there.ask("shop", POST) for _ in range(2)]
     place.there.serve(narrow(3), narrow(4, Role.STAGED))
-    third = place.there.ask("shop")
+    third = place.there.ask("shop", POST)
     assert live(place.there) == 4
+    for client in (*first, *second, third):
+        place.there.say(client, b"x")
     place.there.until(*first, *second, third)
     assert [said(client) for client in first] == [b"A"] * 3
     assert [said(client) for client in second] == [b"B"] * 2

@@ -11,8 +11,13 @@ import pytest
 
 from tests.support.fastly_cli import FastlyCli, write_project
 from tests.support.guests import build
-from tests.support.server import Server, config_of, server
+from tests.support.server import Server, server
 
+CONFIG = """
+server: {listen: "127.0.0.1:0", workers: 2, drain: 5s}
+admin: {listen: "127.0.0.1:0"}
+pool: {slots: 20}
+"""
 PUBLISH = (
     "compute", "publish", "--non-interactive", "--status-check-off", "--metadata-disable",
 )  # fmt: skip
@@ -26,8 +31,7 @@ pytestmark = [pytest.mark.process, pytest.mark.toolchain]
 def running(tmp_path: Path) -> Iterator[Server]:
     folder = tmp_path / "server"
     folder.mkdir()
-    config = config_of("  {}\n", workers=2).replace("services:\n  {}\n", "services: {}\n")
-    with server(folder, config, workers=2) as started:
+    with server(folder, CONFIG, workers=2) as started:
         yield started
 
 
@@ -81,9 +85,7 @@ def test_a_service_without_any_domain_answers_on_its_name(
     assert running.get("/", host="named.localhost")[0] == 200
 
 
-def test_defaults_make_a_domain_and_a_deploy_waits_for_the_service(
-    running: Server, fastly: FastlyCli
-) -> None:
+def test_defaults_make_a_domain(running: Server, fastly: FastlyCli) -> None:
     write_project(fastly.folder, build("wat/hello").read_bytes())
     fastly(*BUILD)
     printed = fastly("compute", "deploy", "--accept-defaults", "--auto-yes", "--status-check-off")
@@ -117,6 +119,37 @@ def test_the_version_before_serves_on_when_the_next_cannot(
     assert "The program cannot be served" in fastly.refused(*PUBLISH)
     assert running.get("/", host="hello.example.com")[1] == before[1]
     assert [one[:2] for one in versions(fastly, service)] == [(1, True), (2, False)]
+
+
+def test_a_token_of_one_service_deploys_that_service(running: Server, fastly: FastlyCli) -> None:
+    write_project(fastly.folder, build("wat/hello").read_bytes())
+    fastly(*BUILD)
+    fastly(*DEPLOY, "--domain=hello.example.com")
+    printed = fastly(
+        "auth-token", "create", "--password=x", "--name=ci", "--scope=global",
+        f"--services={service_id(fastly)}",
+    )  # fmt: skip
+    limited = FastlyCli(fastly.folder, fastly.endpoint, re.findall(r"edge_\w{40}", printed)[0])
+    (fastly.folder / "built.wasm").write_bytes(build("wat/echo").read_bytes())
+    limited(*BUILD)
+    limited(*DEPLOY, "--comment=from CI")
+    assert [one[:2] for one in versions(limited, service_id(fastly))] == [(1, False), (2, True)]
+    assert "403" in limited.refused("service", "create", "--name=another")
+
+
+def test_what_was_deployed_serves_after_the_server_was_killed(
+    running: Server, fastly: FastlyCli
+) -> None:
+    write_project(fastly.folder, build("wat/hello").read_bytes())
+    fastly(*BUILD)
+    fastly(*DEPLOY, "--domain=hello.example.com")
+    before = running.get("/", host="hello.example.com")[1]
+    running.process.kill()
+    running.process.wait()
+    with server(running.folder, CONFIG, workers=2) as again:
+        assert again.get("/", host="hello.example.com")[:2] == (200, before)
+        later = FastlyCli(fastly.folder, f"http://127.0.0.1:{again.admin_port}", fastly.token)
+        assert [one[:2] for one in versions(later, service_id(fastly))] == [(1, True)]
 
 
 def versions(fastly: FastlyCli, service: str) -> list[tuple[int, bool, str]]:

@@ -140,6 +140,7 @@ class Town:
     def __init__(self) -> None:
         self.cells = SharedCells.create(WORKERS, 32)
         self.directory = BlockDirectory(self.cells)
+        self.attentions: list[bool] = []
         self.fleet = Fleet(
             cast("Launch", FakeLaunch()),
             empty_world(Settings()),
@@ -147,7 +148,7 @@ class Town:
             directory=self.directory,
             counters=SupervisorCounters(),
             breaker=Breaker(SystemClock()),
-            attention=lambda: None,
+            attention=lambda: self.attentions.append(True),
         )
 
     @property
@@ -284,6 +285,41 @@ def test_a_worker_that_dies_while_it_prepares_changes_nothing(place: Town) -> No
         assert town.fleet.world is before
         await until(lambda: town.fleet.ready)
         assert all(w.generation == before.generation for w in town.workers)
+
+    place.run(act, "a")
+
+
+def test_a_worker_that_fails_for_no_modules_sake_is_sent_everything_the_next_time(
+    place: Town,
+) -> None:
+    async def act(town: Town) -> None:
+        doubtful = town.workers[1]
+        doubtful.refuses = {"": "an artifact cannot be used"}
+        with pytest.raises(PublishFailed, match="artifact"):
+            await town.fleet.publish(town.makes(town.version("a", 2)), strict=True)
+        assert town.fleet.damaged
+        assert town.attentions
+        doubtful.refuses = {}
+        await town.fleet.publish(town.makes(town.version("a", 3)), strict=True)
+        sent = [[len(o.versions) for o in w.orders_of(Prepare)][-1] for w in town.workers]
+        assert sent == [1, 2]
+        assert doubtful.served == town.workers[0].served
+
+    place.run(act, "a", "b")
+
+
+def test_a_worker_that_never_commits_is_ended_and_replaced(
+    place: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_module, "COMMIT_SECONDS", 0.01)
+
+    async def act(town: Town) -> None:
+        stuck = town.workers[1]
+        stuck.commits = False
+        world = await town.fleet.publish(town.makes(town.version("a", 2)), strict=True)
+        assert (await stuck.wait()).cause == "commit_timeout"
+        await until(lambda: town.fleet.ready)
+        assert [worker.generation for worker in town.workers] == [world.generation] * 2
 
     place.run(act, "a")
 

@@ -205,8 +205,13 @@ def test_a_version_is_built_without_its_module_when_that_is_compiled(town: Town)
     assert built.series == town.directory.assigned[series_of(built)]
 
 
-def test_what_is_published_is_not_looked_up_again(town: Town) -> None:
-    built, its = town.version("a", 1)
+def test_what_is_published_is_not_looked_up_again_while_it_is_there(
+    town: Town, tmp_path: Path
+) -> None:
+    its = replace(artifact("a1"), path=tmp_path / "code")
+    its.path.write_bytes(b"x" * its.size)
+    town.compiler.stores["a1"] = its
+    built, _ = town.version("a", 1)
     world = empty_world(Settings()).with_service("id-a", (built,), {"a1": its}).numbered(5)
     town.builder.pin(world)
     assert town.compiler.pinned == {"a1"}
@@ -214,6 +219,9 @@ def test_what_is_published_is_not_looked_up_again(town: Town) -> None:
     assert town.compiler.pinned == {"a1"}
     assert town.version("a", 2, sha256="a1")[1] is its
     assert town.compiler.asked == ["a1"]
+    its.path.unlink()
+    town.version("a", 3, sha256="a1")
+    assert town.compiler.asked == ["a1", "a1"]
 
 
 def test_the_same_number_with_other_contents_counts_in_the_same_place(town: Town) -> None:

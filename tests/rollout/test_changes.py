@@ -13,6 +13,7 @@ from edge.catalogue import services, versions
 from edge.errors import ApiRefused, Refusal
 from edge.model.route import Route
 from edge.model.service import Service, Version
+from edge.supervisor.breaker import DEATHS, VersionKey
 from tests.support.loop import in_loop, turns
 from tests.support.rollout import ALICE, Yard, yard
 
@@ -280,3 +281,17 @@ async def test_a_served_service_is_deleted_by_force_alone(tmp_path: Path) -> Non
         await at.changes.delete(ALICE, shop, force=True)
         assert at.served() == []
         assert (await refused(at.changes.activate(ALICE, shop, 1))).refusal is Refusal.NOT_FOUND
+
+
+@in_loop
+async def test_a_version_in_quarantine_stays_there_when_others_are_published(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        for _ in range(DEATHS):
+            at.breaker.died(VersionKey("shop", 1))
+        await at.changes.stage(ALICE, shop, 2)
+        quarantined = [v.number for v in at.fleet.world.snapshot.versions if v.quarantined]
+        assert quarantined == [1]

@@ -36,6 +36,7 @@ from edge.server.timers import Sweeper
 from edge.settings import MIB, Admin, Listen, Settings
 from edge.stores.kv import KvLimits
 from edge.stores.kv_memory import MemoryKvEngine
+from edge.supervisor.admin_side import MAX_TARGET
 from tests.support.fake_control import FakeControl
 
 T = TypeVar("T")
@@ -173,9 +174,12 @@ class ApiServer:
             handler=self.app.handle,
             loop=loop,
             sweeper=Sweeper(loop, self.clock),
-            limits=replace(self.limits, max_request_body=self.calls.max_body),
+            limits=replace(
+                self.limits, max_request_body=self.calls.max_body, max_target=MAX_TARGET
+            ),
+            scheme=b"http" if self.tls is None else b"https",
         )
-        listener = Listener(sock, self.front, loop)
+        listener = Listener(sock, self.front, loop, self.tls)
         listener.start()
         ready.set()
         try:

@@ -83,7 +83,9 @@ class FakeControl:
             services.set_active(tx, service_id, number, reason=reason)
             return Activated(before.name, number, before.active, 0.02, 7)
 
-        return await self.catalogue.write(actor, work)
+        done = await self.catalogue.write(actor, work)
+        progress("activated", {"version": number, "seconds": done.seconds})
+        return done
 
     async def canary(
         self,

@@ -29,6 +29,7 @@ from edge.runtime.artifacts import Artifact
 from edge.runtime.compile import Compiler, Progress
 from edge.runtime.inspect import ModuleInfo
 from edge.settings import Settings
+from edge.supervisor.breaker import Breaker
 from edge.supervisor.fleet import Fleet, PublishFailed
 from edge.supervisor.process import Phase
 from edge.supervisor.world import World, WorldBuilder, empty_world
@@ -119,6 +120,7 @@ class Yard:
         self.compiler = FakeCompiler()
         self.cells = SharedCells.create(1, 32)
         self.counters = SupervisorCounters()
+        self.breaker = Breaker(SystemClock())
         self.fleet = FakeFleet(empty_world(Settings()))
         fleet = cast("Fleet", self.fleet)
         builder = WorldBuilder(
@@ -129,7 +131,9 @@ class Yard:
             max_module_bytes=1000,
         )
         self.loader = Loader(Config(Settings()), self.packages)
-        self.publisher = Publisher(self.catalogue, self.packages, self.loader, builder, fleet)
+        self.publisher = Publisher(
+            self.catalogue, self.packages, self.loader, builder, fleet, self.breaker
+        )
         self.errands = Errands()
         self.baselines = Baselines(self.cells)
         self.prunings = 0

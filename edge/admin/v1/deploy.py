@@ -170,8 +170,12 @@ class _Deploy:
             return 200, self._dry(wanted, base, name, inspection)
         await store(self.around, wanted.upload)
         made = await self.around.catalogue.write(wanted.call.actor, lambda tx: _make(tx, wanted))
-        facts = self._facts(made.record.name, wanted, made.parts, inspection)
-        facts |= {"id": made.record.id, "version": made.number}
+        facts = {
+            "service": made.record.name,
+            "id": made.record.id,
+            "version": made.number,
+            **self._facts(made.record.name, wanted, made.parts, inspection),
+        }
         changed = made.new_version
         if wanted.activate:
             try:
@@ -197,15 +201,15 @@ class _Deploy:
             done = await control.canary(
                 wanted.call.actor, record.id, made.number, **terms.arguments()
             )
-        elif record.active == made.number and control.is_loaded(record.name, made.number):
-            return False
+            progress("activated", {"version": made.number, "percent": terms.percent})
         else:
             done = await control.activate(
                 wanted.call.actor, record.id, made.number, progress=progress
             )
+            if done.previous == made.number:
+                return False
         facts["activation_ms"] = milliseconds(perf_counter() - began)
         facts["warnings"] = _joined(facts["warnings"], done.warnings)
-        progress("activated", {"version": made.number, "ms": facts["activation_ms"]})
         return True
 
     async def _undo(self, wanted: _Wanted, made: _Made) -> None:

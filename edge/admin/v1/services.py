@@ -160,7 +160,7 @@ class _Services:
                 expect=expect,
             ),
         )
-        if changed.name != record.name and changed.active is not None:
+        if changed.name != record.name:
             await self._publish_name(call, record, changed)
         return await self._description(record.id)
 
@@ -174,9 +174,12 @@ class _Services:
         self, call: Call, record: ServiceRecord, changed: ServiceRecord
     ) -> None:
         """What is served goes by the new name from now on, or neither does."""
-        assert changed.active is not None
+        control = self.around.control
         try:
-            await self.around.control.activate(call.actor, record.id, changed.active)
+            if changed.active is not None:
+                await control.activate(call.actor, record.id, changed.active)
+            elif changed.staged is not None:
+                await control.stage(call.actor, record.id, changed.staged)
         except BaseException:
             await self.around.catalogue.write(
                 call.actor, lambda tx: services.update(tx, record.id, name=record.name)

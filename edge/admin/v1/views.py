@@ -18,7 +18,7 @@ from edge.catalogue.records import (
     ServiceRecord,
     VersionRecord,
 )
-from edge.model.names import DEFAULT_HOST
+from edge.model.names import DEFAULT_HOST, read_one_host
 
 WHOLE: Final = 10_000  # shares are clients in so many
 SERVICE_NAME: Final = schema.text(
@@ -255,7 +255,10 @@ def domains_of(name: str, parts: Sequence[Part], around: Around) -> list[str]:
     default = around.settings.deploy.domain
     if own or default is None:
         return own
-    return [f"{name}.{default}".lower()]
+    try:
+        return [read_one_host(f"{name}.{default}")]
+    except ValueError:  # `shop-` is a name of a service and no name of a host
+        return []
 
 
 def url_of(domains: Sequence[str], around: Around) -> str | None:

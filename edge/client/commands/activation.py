@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from edge.client.completing import service_names
 from edge.client.options import Command
 from edge.client.sending import service_path
 from edge.client.session import Session, pass_session
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.argument("number", type=click.IntRange(1))
 @click.option("--percent", type=click.FloatRange(0, 100), help="Of clients; 0 takes it back.")
 @click.option("--max-error-rate", type=click.FloatRange(0, 1), help="Above, it is rolled back.")
@@ -39,7 +40,7 @@ def _activated(found: dict[str, Any]) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @pass_session
 def rollback(session: Session, name: str) -> None:
     """Serve the version that served before; with a canary, end that instead."""
@@ -48,7 +49,7 @@ def rollback(session: Session, name: str) -> None:
 
 def _one(verb: str, summary: str, done: str) -> click.Command:
     @click.command(cls=Command, name=verb, help=summary)
-    @click.argument("name")
+    @click.argument("name", shell_complete=service_names)
     @click.argument("number", type=click.IntRange(1))
     @pass_session
     def command(session: Session, name: str, number: int) -> None:

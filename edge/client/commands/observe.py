@@ -15,6 +15,7 @@ from rich.text import Text
 
 from edge.client.api import Answer
 from edge.client.commands.services import served_or_latest
+from edge.client.completing import service_names
 from edge.client.failures import Refused, Unreachable
 from edge.client.options import Command
 from edge.client.sending import service_path
@@ -25,7 +26,7 @@ _STYLES = {"stderr": "red", "access": "cyan"}
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines.")
 @click.option("--recent", "-n", type=click.IntRange(0, 1000), help="How many that were kept.")
 @click.option("--version", type=click.IntRange(1), help="Of this version only.")
@@ -64,25 +65,37 @@ def log_line(record: Mapping[str, Any]) -> Text:
     """One line for people; what a program printed may hold anything."""
     if "dropped" in record:
         return Text(f"... {record['dropped']} lines were dropped: too many to keep up", "yellow")
-    at = str(record.get("ts") or record.get("time") or record.get("at") or "")
-    when = at[11:23] if len(at) > 23 else at
-    stream = str(record.get("stream") or ("access" if "status" in record else ""))
-    line = Text.assemble((str(safe(when)), "dim"), " ")
+    at = str(record.get("time") or "")
+    line = Text.assemble((str(safe(at[11:23] if len(at) > 23 else at)), "dim"), " ")
     if record.get("version") is not None:
         line.append(f"v{record['version']} ", "dim")
-    line.append_text(Text(str(safe(stream)), style=_STYLES.get(stream, "green"))).append(" ")
+    stream = str(record.get("stream") or "")
+    line.append(str(safe(stream)), _STYLES.get(stream, "green")).append(" ")
     if "status" in record:
-        words = [record.get("method"), record.get("path"), record.get("status"),
-                 record.get("outcome")]  # fmt: skip
-        line.append(" ".join(str(safe(word)) for word in words if word is not None))
-    message = record.get("message", record.get("line"))
-    if message is not None:
-        line.append(str(safe(message)))
+        return line.append_text(_request_line(record))
+    line.append(str(safe(record.get("message") or "")))
+    if record.get("truncated_bytes"):
+        line.append(f" ... {record['truncated_bytes']} bytes more", "dim")
+    return line
+
+
+def _request_line(record: Mapping[str, Any]) -> Text:
+    outcome = str(record.get("outcome") or "")
+    words = [record.get("method"), f"{record.get('host') or ''}{record.get('path') or ''}",
+             record["status"]]  # fmt: skip
+    line = Text(" ".join(str(safe(word)) for word in words if word is not None))
+    line.append(" ").append(str(safe(outcome)), "" if outcome == "ok" else "bold red")
+    for name, key in (("cpu", "cpu_us"), ("wall", "wall_us")):
+        if isinstance(record.get(key), int):
+            line.append(f" {name} {record[key] / 1000:.1f}ms", "dim")
+    for key in ("detail", "value", "limit", "setting"):
+        if record.get(key):
+            line.append(f" {key}={safe(record[key])}", "red")
     return line
 
 
 @click.command(cls=Command)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=service_names)
 @click.option("--version", type=click.IntRange(1), help="Of this version only.")
 @click.option("--watch", "-w", is_flag=True, help="A table that goes on until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(0.2, 3600), default=1.0, show_default=True)
@@ -195,7 +208,7 @@ def _milliseconds(value: object) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.argument("words", nargs=-1, metavar="[NUMBER] [PATH]")
 @click.option("--method", "-X", help="GET, or POST with --data.")
 @click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'")

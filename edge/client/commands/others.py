@@ -14,16 +14,23 @@ from edge.client.options import Command
 from edge.client.session import Session, pass_session
 from edge.client.show import facts
 
-_PASSED_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+class _PassedOn(click.Command):
+    """A command whose words are not ours to read, `--` and `--help` included."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """All of them, as they are."""
+        ctx.args = list(args)
+        return ctx.args
 
 
-@click.command(context_settings=_PASSED_ON, add_help_option=False)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ARGUMENT...")
-def dev(words: tuple[str, ...]) -> int:
+@click.command(cls=_PassedOn, options_metavar="ARGUMENT...")
+@click.pass_context
+def dev(context: click.Context) -> int:
     """Serve a program on this machine while it is written: `edge-dev ARGUMENT...`."""
     from edge.dev.cli import main  # it brings the whole engine along
 
-    return main(list(words))
+    return main(context.args)
 
 
 @click.command(cls=Command)

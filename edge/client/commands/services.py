@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from edge.client.api import Answer
+from edge.client.completing import service_names
 from edge.client.failures import Unusable
 from edge.client.options import Command
 from edge.client.sending import service_path
@@ -60,7 +61,7 @@ def _canary(value: object) -> str | None:
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @pass_session
 def describe(session: Session, name: str) -> None:
     """Describe a service: where it answers, what serves, what served before."""
@@ -125,7 +126,7 @@ def _linked(name: str, store: object) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @pass_session
 def versions(session: Session, name: str) -> None:
     """List the versions of a service."""
@@ -151,7 +152,7 @@ def _versions(items: list[object]) -> RenderableType:
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.argument("number", type=int, required=False)
 @click.option("--set", "source", type=click.File("rb"), help="Make a draft what this JSON says.")
 @pass_session
@@ -170,7 +171,7 @@ def definition(session: Session, name: str, number: int | None, source: BinaryIO
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.argument("kind", type=click.Choice(list(_LINKS)))
 @click.argument("store")
 @click.option("--as", "alias", metavar="NAME", help="What the program calls it, if not STORE.")
@@ -200,7 +201,7 @@ def link(
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.argument("new")
 @pass_session
 def rename(session: Session, name: str, new: str) -> None:
@@ -210,7 +211,7 @@ def rename(session: Session, name: str, new: str) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.option("--force", is_flag=True, help="Even if it is served.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @pass_session

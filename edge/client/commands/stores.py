@@ -11,6 +11,7 @@ import click
 from rich.console import RenderableType
 
 from edge.client.api import Content, part
+from edge.client.completing import names_below
 from edge.client.failures import Unusable
 from edge.client.options import Group
 from edge.client.session import Session, pass_session
@@ -38,7 +39,7 @@ def _store_commands(group: click.Group, path: str, word: str) -> None:
     create.help = f"Create a {word}, unless there is one."
 
     @group.command("delete")
-    @click.argument("store")
+    @click.argument("store", shell_complete=names_below(path))
     @click.option("--force", is_flag=True, help="Even if a served version opens it.")
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @pass_session
@@ -87,7 +88,7 @@ _store_commands(kv, "/v1/kv", "KV store")
 
 
 @kv.command()
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/kv"))
 @click.option("--prefix", default="", help="What keys begin with.")
 @pass_session
 def keys(session: Session, store: str, prefix: str) -> None:
@@ -98,7 +99,7 @@ def keys(session: Session, store: str, prefix: str) -> None:
 
 
 @kv.command()
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/kv"))
 @click.argument("key")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A new file.")
 @pass_session
@@ -119,7 +120,7 @@ def get(session: Session, store: str, key: str, output: Path | None) -> None:
 
 
 @kv.command()
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/kv"))
 @click.argument("key")
 @click.argument("value", required=False)
 @_FILE
@@ -146,7 +147,7 @@ def put(
 
 
 @kv.command()
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/kv"))
 @click.argument("key")
 @pass_session
 def rm(session: Session, store: str, key: str) -> None:
@@ -156,7 +157,7 @@ def rm(session: Session, store: str, key: str) -> None:
 
 
 @kv.command()
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/kv"))
 @pass_session
 def usage(session: Session, store: str) -> None:
     """Say how much a store holds."""
@@ -173,7 +174,7 @@ _store_commands(config, "/v1/config-stores", "config store")
 
 
 @config.command("items")
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/config-stores"))
 @click.option("--prefix", default="", help="What keys begin with.")
 @pass_session
 def config_items(session: Session, store: str, prefix: str) -> None:
@@ -189,7 +190,7 @@ def config_items(session: Session, store: str, prefix: str) -> None:
 
 
 @config.command("get")
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/config-stores"))
 @click.argument("key")
 @pass_session
 def config_get(session: Session, store: str, key: str) -> None:
@@ -198,7 +199,7 @@ def config_get(session: Session, store: str, key: str) -> None:
 
 
 @config.command("put")
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/config-stores"))
 @click.argument("key")
 @click.argument("value", required=False)
 @_FILE
@@ -213,7 +214,7 @@ def config_put(
 
 
 @config.command("rm")
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/config-stores"))
 @click.argument("key")
 @pass_session
 def config_rm(session: Session, store: str, key: str) -> None:
@@ -231,7 +232,7 @@ _store_commands(secret, "/v1/secret-stores", "secret store")
 
 
 @secret.command("names")
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/secret-stores"))
 @pass_session
 def secret_names(session: Session, store: str) -> None:
     """List secrets, without their values."""
@@ -246,7 +247,7 @@ def secret_names(session: Session, store: str) -> None:
 
 
 @secret.command("put")
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/secret-stores"))
 @click.argument("name")
 @_FILE
 @pass_session
@@ -268,7 +269,7 @@ def secret_put(session: Session, store: str, name: str, file: BinaryIO | None) -
 
 
 @secret.command("rm")
-@click.argument("store")
+@click.argument("store", shell_complete=names_below("/v1/secret-stores"))
 @click.argument("name")
 @pass_session
 def secret_rm(session: Session, store: str, name: str) -> None:
@@ -297,7 +298,7 @@ _store_commands(acl, "/v1/acls", "list")
 
 
 @acl.command("entries")
-@click.argument("store", metavar="LIST")
+@click.argument("store", metavar="LIST", shell_complete=names_below("/v1/acls"))
 @pass_session
 def acl_entries(session: Session, store: str) -> None:
     """List networks and what is said of them."""
@@ -311,7 +312,7 @@ def acl_entries(session: Session, store: str) -> None:
 
 
 @acl.command("add")
-@click.argument("store", metavar="LIST")
+@click.argument("store", metavar="LIST", shell_complete=names_below("/v1/acls"))
 @click.argument("action", type=click.Choice(["ALLOW", "BLOCK"], case_sensitive=False))
 @click.argument("prefixes", nargs=-1, required=True, metavar="NETWORK...")
 @pass_session
@@ -321,7 +322,7 @@ def acl_add(session: Session, store: str, action: str, prefixes: tuple[str, ...]
 
 
 @acl.command("rm")
-@click.argument("store", metavar="LIST")
+@click.argument("store", metavar="LIST", shell_complete=names_below("/v1/acls"))
 @click.argument("prefixes", nargs=-1, required=True, metavar="NETWORK...")
 @pass_session
 def acl_rm(session: Session, store: str, prefixes: tuple[str, ...]) -> None:
