@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from typing import Final
 
 from edge.http.addresses import TrustedProxies, pack_address
 from edge.http.request_view import Peer, peer_from
-from edge.outcome import Ending
 from edge.server.connection import Connection
 from edge.server.exchange import Exchange
 from edge.server.front import Front, HttpLimits, ServerStatistics
@@ -69,12 +67,17 @@ class Invoke:
 
 def encode_order(order: Follow | Invoke) -> bytes:
     """One datagram to a worker."""
-    match order:
-        case Follow(services, everything):
-            everything = everything or len(services) > MAX_FOLLOWED
-            plain: object = {"follow": [] if everything else services, "all": everything}
-        case Invoke(service, number, request, client):
-            plain = {"invoke": service, "version": number, "request": request, "client": client}
+    if isinstance(order, Follow):
+        everything = order.everything or len(order.services) > MAX_FOLLOWED
+        plain: dict[str, object] = {"follow": [] if everything else order.services}
+        plain["all"] = everything
+    else:
+        plain = {
+            "invoke": order.service,
+            "version": order.number,
+            "request": order.request,
+            "client": order.client,
+        }
     return json.dumps(plain).encode()
 
 

@@ -55,6 +55,8 @@ class Sandbox:
     # Class-level: a sandbox is made for every request and changes few of these.
     service: Service
     version: int
+    service_id = ""  # the catalogue's; empty: the service's name stands in its place
+    staged = False  # no client reaches it
     limits: Limits
     log_line: LogLine
     clock_resolution_ns: int
@@ -189,6 +191,8 @@ def sandbox_maker(
     log_line: LogLine,
     clock_resolution_ns: int,
     capabilities: Capabilities = NO_CAPABILITIES,
+    service_id: str = "",
+    staged: bool = False,
 ) -> Callable[[Downstream], Sandbox]:
     """Makes sandboxes of one service version, which share what does not change between them.
 
@@ -213,6 +217,8 @@ def sandbox_maker(
 
     VersionSandbox.service = service
     VersionSandbox.version = version
+    VersionSandbox.service_id = service_id
+    VersionSandbox.staged = staged
     VersionSandbox.limits = limits
     VersionSandbox.log_line = staticmethod(log_line)
     VersionSandbox.clock_resolution_ns = clock_resolution_ns

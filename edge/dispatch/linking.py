@@ -145,6 +145,8 @@ class Linker:
             log_line=hosts.log_line,
             clock_resolution_ns=clock_resolution_ns,
             capabilities=self._equip(version, block),
+            service_id=version.id,
+            staged=version.role is Role.STAGED,
         )
         tenant = self._tenants.setdefault(service.name, Tenant())
         return Deployed(version, template, block, hosts.runtime.pool.slots, make_sandbox, tenant)

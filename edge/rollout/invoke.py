@@ -25,13 +25,12 @@ from edge.http.refusal import Refused
 from edge.http.upstream_head import MAX_HEAD, UNTIL_CLOSE, BadResponse, RawResponse, read_response
 from edge.model.service import Role, Version
 from edge.rollout.errands import Errands
-from edge.rollout.lines import LineBook
+from edge.rollout.lines import Facts, LineBook
 from edge.rollout.publisher import Built, Publisher
 from edge.rollout.wanted import Serving
 from edge.supervisor.fleet import Fleet
 from edge.supervisor.process import Phase
 from edge.supervisor.watching import WatchPorts
-from edge.supervisor.world import owner_of
 from edge.telemetry.layout import Gauge
 from edge.telemetry.shared import SharedCells
 from edge.watch import NOT_HERE, Invoke
@@ -192,9 +191,7 @@ class Invoker:
                 Refusal.BUSY, f"no complete answer within {seconds:g} s; the request was ended"
             ) from None
         except (OSError, EOFError, BadResponse) as error:
-            raise ApiRefused(
-                Refusal.BUSY, f"the worker gave no answer: {error or type(error).__name__}"
-            ) from error
+            raise ApiRefused(Refusal.BUSY, f"the worker gave no answer: {error!r}") from error
         finally:
             ours.close()
             lines = self._book.forget(identity)
@@ -209,13 +206,11 @@ class Invoker:
             lines=tuple(lines),
         )
 
-    async def _record(self, record: asyncio.Future[object]) -> dict[str, object]:
+    async def _record(self, record: asyncio.Future[Facts]) -> Facts:
         """What the worker noted of the request; nothing when it does not come."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RECORD_SECONDS):
-                facts = await record
-                assert isinstance(facts, dict)
-                return facts
+                return await record
         return {}
 
     def _hand(
@@ -302,17 +297,10 @@ async def _body(reader: asyncio.StreamReader, raw: RawResponse) -> tuple[bytes, 
         data = rest or await reader.read(65536)
         if not data:
             return bytes(kept), decoder is None
-        if decoder is None:
-            piece, rest = data, b""
-        else:
-            try:
-                piece, left = decoder.feed(data)
-            except Refused:
-                return bytes(kept), False
-            more = b"" if len(left) < len(data) else await reader.read(65536)
-            rest = left + more if left and not decoder.done else b""
-            if left and not more and len(left) == len(data) and not decoder.done:
-                return bytes(kept), False
+        try:
+            piece, rest = (data, b"") if decoder is None else decoder.feed(data)
+        except Refused:
+            return bytes(kept), False
         if len(kept) + len(piece) > MAX_BODY:
             kept += piece[: MAX_BODY - len(kept)]
             return bytes(kept), False

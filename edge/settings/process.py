@@ -68,9 +68,9 @@ class Admin:
             "To reach it from other machines; see `admin.allow_plaintext` first.",
         ),
     ] = Listen("127.0.0.1", 8090)
-    tls: Annotated[
-        AdminTls, About(Kind.GROUP, "The control API speaks TLS when this is set.")
-    ] = AdminTls()
+    tls: Annotated[AdminTls, About(Kind.GROUP, "The control API speaks TLS when this is set.")] = (
+        AdminTls()
+    )
     allow_plaintext: Annotated[
         bool,
         About(
@@ -281,9 +281,7 @@ class Deploy:
     ] = 10_000
     audit_records: Annotated[
         int,
-        About(
-            Kind.COUNT, "Changes that the audit log remembers.", least=100, most=100_000_000
-        ),
+        About(Kind.COUNT, "Changes that the audit log remembers.", least=100, most=100_000_000),
     ] = 100_000
 
 

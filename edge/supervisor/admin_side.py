@@ -7,7 +7,11 @@ import contextlib
 import socket
 from typing import Final
 
+from edge.admin import fastly, v1
 from edge.admin.app import AdminApp
+from edge.admin.around import Around
+from edge.admin.calls import Calls
+from edge.admin.metrics import Render
 from edge.admin.tls import ServerTls
 from edge.clock import SystemClock
 from edge.http.addresses import TrustedProxies
@@ -34,6 +38,19 @@ def open_admin(
         opened.callback(sock.close)
         found.append((sock, metrics_only))
     return found
+
+
+def control_app(
+    around: Around, render: Render, loop: asyncio.AbstractEventLoop
+) -> tuple[AdminApp, int]:
+    """All of the control API, and the bytes of the largest request that any of its routes takes.
+
+    `render` makes the metrics, in a thread.
+    """
+    app = AdminApp(around.report, render, loop)
+    calls = Calls(around, [*v1.routes(around), *fastly.routes(around)], loop)
+    app.serve(calls, around.settings.admin.hosts)
+    return app, calls.max_body
 
 
 def admin_listeners(

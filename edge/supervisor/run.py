@@ -21,10 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import edge
-from edge.admin import fastly, v1
-from edge.admin.app import AdminApp
 from edge.admin.around import Around
-from edge.admin.calls import Calls
 from edge.admin.status import ServiceStatus, Status, WorkerStatus
 from edge.admin.tls import ServerTls
 from edge.clock import SystemClock
@@ -45,7 +42,13 @@ from edge.runtime.compile import Compiler
 from edge.server.listener import Listener
 from edge.settings import CodeLabel, Settings
 from edge.stores.rates_file import choose_directory, discard, prepare
-from edge.supervisor.admin_side import address_of, admin_listeners, open_admin, open_tls
+from edge.supervisor.admin_side import (
+    address_of,
+    admin_listeners,
+    control_app,
+    open_admin,
+    open_tls,
+)
 from edge.supervisor.breaker import Breaker
 from edge.supervisor.fleet import Fleet, PublishFailed
 from edge.supervisor.launch import Launch
@@ -235,10 +238,8 @@ class Supervisor:
                 report=self._report,
                 listens=lambda: sockets.addresses,
             )
-            app = AdminApp(self._report, exposition.render, loop)
-            calls = Calls(around, [*v1.routes(around), *fastly.routes(around)], loop)
-            app.serve(calls, settings.admin.hosts)
-            listeners = admin_listeners(admin, app, loop, max_body=calls.max_body, tls=tls)
+            app, max_body = control_app(around, exposition.render, loop)
+            listeners = admin_listeners(admin, app, loop, max_body=max_body, tls=tls)
             parts = _Parts(fleet, builder, compiler, storage, publisher, plane, tls)
             try:
                 await self._serve(parts, listeners)

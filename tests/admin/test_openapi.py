@@ -113,5 +113,3 @@ def _failures(server: ApiServer) -> Iterator[str]:
                     request = event.recorder.cases[case].value
                     yield f"{check.name} {request.as_curl_command()}\n{check.failure_info.failure}"
     assert cases > 300, cases
-
-

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from edge.client.cli import main
 from tests.support.guests import build
@@ -70,6 +71,11 @@ def test_deploy_change_and_roll_back(running: Server, edge: Edge, home: Path) ->
     assert running.get(host="app.test")[1] == b"other from wasm\n"
     assert edge("rollback", "app")[0] == 0
     assert running.get(host="app.test")[1] == b"hello from wasm\n"
+    assert edge("activate", "app", 2, "--percent", 50)[0] == 0
+    assert json.loads(edge("describe", "app", "--json")[1])["canary"]["percent"] == 50
+    assert "2 (50 %)" in edge("services")[1]
+    assert edge("rollback", "app")[0] == 0
+    assert json.loads(edge("describe", "app", "--json")[1])["canary"] is None
     rows = edge("versions", "app")[1].splitlines()[1:]
     assert [row.split()[:2] for row in rows] == [["1", "active"], ["2", "locked"]]
     assert "rollback" in edge("describe", "app")[1]
@@ -157,3 +163,25 @@ def test_stores_of_every_kind(edge: Edge, home: Path, monkeypatch: pytest.Monkey
     subjects = edge("audit", "-n", "200")[1]
     assert "store.delete" in subjects
     assert "hush" not in subjects
+
+
+def test_a_private_authority_is_trusted_when_it_is_named(
+    tmp_path: Path, home: Path, capfd: Capture
+) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    (tmp_path / "key.pem").chmod(0o600)
+    config = (
+        'server: {listen: "127.0.0.1:0", workers: 1}\n'
+        'admin: {listen: "127.0.0.1:0", tls: {certificate: cert.pem, key: key.pem}}\n'
+    )
+    with server(tmp_path, config) as running:
+        address = f"https://127.0.0.1:{running.admin_port}"
+        words = ["whoami", "--server", address, "--state-dir", str(running.state_dir)]
+        assert main(words) == 3
+        assert "certificate" in capfd.readouterr().err
+        assert main([*words, "--ca", str(tmp_path / "ca.pem")]) == 0
+        assert "bootstrap" in capfd.readouterr().out

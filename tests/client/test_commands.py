@@ -313,6 +313,15 @@ def test_log_lines_as_json_are_the_servers_own(
     assert shown == [line for line in LINES if line]
 
 
+def test_lines_of_all_services_name_theirs(
+    run: Run, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = {"time": TIME, "service": "app", "version": 1, "stream": "stdout", "message": "x"}
+    api.answers["GET /v1/logs"] = lambda _: httpx.Response(200, json=line)
+    assert run("logs") == 0
+    assert capsys.readouterr().out == "10:00:00.123 app v1 stdout x\n"
+
+
 def test_a_log_line_of_markup_is_text() -> None:
     assert log_line({"message": "[red]x[/red]"}).plain.endswith("[red]x[/red]")
 
@@ -325,7 +334,7 @@ STATS = {
 }  # fmt: skip
 
 
-def test_statistics_of_all_services_leave_out_what_was_never_loaded(
+def test_statistics_of_all_services_leave_out_what_was_deleted_meanwhile(
     run: Run, api: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.on("GET /v1/services", {"items": [{"name": "app"}, {"name": "draft"}], "next": None})
@@ -340,9 +349,9 @@ def test_statistics_of_all_services_leave_out_what_was_never_loaded(
 def test_statistics_of_one_service_are_facts(
     run: Run, api: FakeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api.on("GET /v1/services/app/stats", STATS)
+    api.on("GET /v1/services/app/versions/2/stats", STATS)
     assert run("stats", "app", "--version", "2") == 0
-    assert api.asked[0].query == {"version": ["2"]}
+    assert run("stats", "--version", "2") == 2
     assert "requests 3" in capsys.readouterr().out
 
 
@@ -370,16 +379,22 @@ def test_a_live_table_shows_rates_between_two_looks(
 def test_an_invocation_is_described_and_its_body_shown(
     run: Run, api: FakeApi, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
+    logged = {"time": TIME, "stream": "stderr", "message": "oh"}
     body = base64.b64encode(b"\x00answer").decode()
-    answer = {"status": 201, "headers": [["a", "b"]], "body_base64": body, "outcome": "ok"}
+    answer = {"status": 201, "headers": [["a", "b"]], "body_base64": body, "logs": [logged]}
     api.on("POST /v1/services/app/versions/7/invoke", answer)
-    words = ("-X", "PUT", "-H", "X: y:z", "-d", "sent", "-i")
+    answer |= {"outcome": "trap", "detail": "unreachable"}
+    words = ("--host", "a.example", "-X", "PUT", "-H", "X: y:z", "-d", "sent", "-i")
     assert run("invoke", "app", "7", "/path?q=1", *words) == 0
     assert api.asked[0].document == {
-        "method": "PUT", "path": "/path?q=1", "headers": [["X", "y:z"]],
+        "method": "PUT", "path": "/path?q=1", "host": "a.example", "headers": [["X", "y:z"]],
         "body_base64": base64.b64encode(b"sent").decode(),
     }  # fmt: skip
-    assert capfdbinary.readouterr().out == b"201\na: b\n\n\x00answer\n"
+    printed = capfdbinary.readouterr()
+    assert printed.out == b"201\na: b\n\n\x00answer\n"
+    assert printed.err.splitlines() == [
+        b"10:00:00.123 stderr oh", b"warning: the sandbox ended with trap: unreachable",
+    ]  # fmt: skip
     assert run("invoke", "app", "7", "path") == 2
 
 

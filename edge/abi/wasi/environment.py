@@ -54,21 +54,23 @@ TRACE_ID = "FASTLY_TRACE_ID"
 # Blocks are the same for all requests to a version: built once.  Emptied when full, so that
 # versions that are gone do not stay; the service is kept beside its block so that its id() holds.
 MAX_PREPARED = 256
-_prepared: dict[tuple[int, int, bool], tuple[object, StringBlock]] = {}
+_prepared: dict[tuple[int, int, bool, bool], tuple[object, StringBlock]] = {}
 
 
 def service_block(box: Sandbox, *, fastly: bool) -> StringBlock:
     """The part of the environment that does not change from request to request."""
-    key = (id(box.service), box.version, fastly)
+    key = (id(box.service), box.version, box.staged, fastly)
     found = _prepared.get(key)
     if found is not None:
         return found[1]
     variables: dict[str, str] = {}
     if fastly:
         variables |= FASTLY_ENVIRONMENT
-        variables["FASTLY_SERVICE_ID"] = box.service.name
+        variables["FASTLY_SERVICE_ID"] = box.service_id or box.service.name
         # the JavaScript SDK takes "" and "0" for a local test server; versions begin at 1
         variables["FASTLY_SERVICE_VERSION"] = str(box.version)
+        if box.staged:
+            variables["FASTLY_IS_STAGING"] = "1"
     variables |= box.service.env
     block = EMPTY.plus(_lines(variables))
     if len(_prepared) >= MAX_PREPARED:

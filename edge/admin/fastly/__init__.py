@@ -17,17 +17,20 @@ def routes(around: Around) -> list[Route]:
         domains,
         health_checks,
         kv_stores,
+        log_tail,
         packages,
         purge,
         resources,
         secret_stores,
         service_acls,
         services,
+        stats,
         versions,
     )
 
     modules = (
         *(account, services, versions, packages, domains, backends, health_checks, purge),
         *(config_stores, kv_stores, secret_stores, acls, resources, dictionaries, service_acls),
+        *(log_tail, stats),
     )
     return [route for module in modules for route in module.routes(around)]

@@ -11,7 +11,10 @@ from edge.admin.v1 import (
     audit,
     config_stores,
     deploy,
+    invoke,
     kv,
+    node,
+    observe,
     purge,
     secret_stores,
     services,
@@ -30,6 +33,8 @@ def routes(around: Around) -> list[Route]:
         validate,
         versions,
         activation,
+        invoke,
+        observe,
         config_stores,
         kv,
         secret_stores,
@@ -38,6 +43,7 @@ def routes(around: Around) -> list[Route]:
         tokens,
         audit,
         status,
+        node,
     )
     found = [route for module in modules for route in module.routes(around)]
     return [*found, document_route(found)]

@@ -26,7 +26,7 @@ _STYLES = {"stderr": "red", "access": "cyan"}
 
 
 @click.command(cls=Command)
-@click.argument("name", shell_complete=service_names)
+@click.argument("name", required=False, shell_complete=service_names)
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines.")
 @click.option("--recent", "-n", type=click.IntRange(0, 1000), help="How many that were kept.")
 @click.option("--version", type=click.IntRange(1), help="Of this version only.")
@@ -34,21 +34,25 @@ _STYLES = {"stderr": "red", "access": "cyan"}
 @click.option("--request", help="Of the request with this id.")
 @click.option("--outcome", help="Records of requests that ended like this, such as trap.")
 @pass_session
-def logs(session: Session, /, name: str, follow: bool, **wanted: str | int | None) -> None:
-    """Show what a service printed, and how its requests ended."""
+def logs(session: Session, /, name: str | None, follow: bool, **wanted: str | int | None) -> None:
+    """Show what a service printed, or all, and how requests ended that did not end well.
+
+    Records of requests that ended well come while somebody follows.
+    """
     query: dict[str, str | int | list[str]] = {
         key: value for key, value in wanted.items() if value is not None
     }
     if follow:
         query["follow"] = "true"
-    for line in session.api.lines("GET", service_path(name, "logs"), query=query):
+    path = "/v1/logs" if name is None else service_path(name, "logs")
+    for line in session.api.lines("GET", path, query=query):
         record = _record(line)
         if not record:
             continue  # a sign of life
         if session.json:
             session.raw(line)
         else:
-            session.out.print(log_line(record), soft_wrap=True)
+            session.out.print(log_line(record, named=name is None), soft_wrap=True)
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -61,12 +65,14 @@ def _record(line: bytes) -> dict[str, Any]:
     return record
 
 
-def log_line(record: Mapping[str, Any]) -> Text:
-    """One line for people; what a program printed may hold anything."""
+def log_line(record: Mapping[str, Any], *, named: bool = False) -> Text:
+    """One line for people; what a program printed may hold anything.  `named`: with its service."""
     if "dropped" in record:
         return Text(f"... {record['dropped']} lines were dropped: too many to keep up", "yellow")
     at = str(record.get("time") or "")
     line = Text.assemble((str(safe(at[11:23] if len(at) > 23 else at)), "dim"), " ")
+    if named:
+        line.append(f"{safe(record.get('service'))} ", "bold")
     if record.get("version") is not None:
         line.append(f"v{record['version']} ", "dim")
     stream = str(record.get("stream") or "")
@@ -104,10 +110,12 @@ def stats(
     session: Session, name: str | None, version: int | None, watch: bool, interval: float
 ) -> None:
     """Show requests, outcomes and times; of one service, or of all."""
-    query: dict[str, str | int] = {} if version is None else {"version": version}
+    if version is not None and name is None:
+        raise click.UsageError("--version needs the NAME of a service")
+    one = "" if name is None else _stats_path(name, version)
     if not watch or session.json:
         if name is not None:
-            session.show(session.api.get(service_path(name, "stats"), **query), _one_service)
+            session.show(session.api.get(one), _one_service)
         else:
             session.show_items(list(_all_stats(session)), lambda items: _many(items, {}))
         return
@@ -115,17 +123,23 @@ def stats(
     def read() -> list[object]:
         if name is None:
             return list(_all_stats(session))
-        return [session.api.get(service_path(name, "stats"), **query).value]
+        return [session.api.get(one).value]
 
     _watch(session, read, interval)
+
+
+def _stats_path(name: str, version: int | None) -> str:
+    if version is None:
+        return service_path(name, "stats")
+    return service_path(name, "versions", str(version), "stats")
 
 
 def _all_stats(session: Session) -> Iterator[object]:
     for service in rows_of(session.api.items("/v1/services")):
         try:
-            yield session.api.get(service_path(str(service["name"]), "stats")).value
+            yield session.api.get(_stats_path(str(service["name"]), None)).value
         except Refused as error:
-            if error.code != "not_found":  # deleted since, or never loaded
+            if error.code != "not_found":  # deleted since
                 raise
 
 
@@ -211,6 +225,7 @@ def _milliseconds(value: object) -> str:
 @click.argument("name", shell_complete=service_names)
 @click.argument("words", nargs=-1, metavar="[NUMBER] [PATH]")
 @click.option("--method", "-X", help="GET, or POST with --data.")
+@click.option("--host", help="The Host field; localhost if left out.")
 @click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'")
 @click.option("--data", "-d", help="The body.")
 @click.option("--data-file", type=click.File("rb"), help="A file that is the body; - is stdin.")
@@ -221,6 +236,7 @@ def invoke(
     name: str,
     words: tuple[str, ...],
     method: str | None,
+    host: str | None,
     headers: tuple[str, ...],
     data: str | None,
     data_file: BinaryIO | None,
@@ -234,6 +250,8 @@ def invoke(
         "path": path,
         "headers": [_header(text) for text in headers],
     }
+    if host:
+        document["host"] = host
     if body:
         document["body_base64"] = base64.b64encode(body).decode()
     wanted = number or served_or_latest(session, name)
@@ -281,8 +299,12 @@ def _show_invoked(session: Session, answer: Answer, *, include: bool) -> None:
         session.raw(body)
     if found.get("truncated"):
         session.warn("there was more of the body than is shown")
+    lines = found.get("logs")
+    for record in rows_of(lines if isinstance(lines, list) else []):
+        session.err.print(log_line(record), soft_wrap=True)
     if outcome not in ("", "ok"):
-        session.warn(f"the sandbox ended with {outcome}")
+        detail = f": {found['detail']}" if found.get("detail") else ""
+        session.warn(f"the sandbox ended with {outcome}{detail}")
 
 
 @click.command(cls=Command)

@@ -37,6 +37,16 @@ def test_the_environment_is_the_services_and_fastlys_own(monkeypatch: pytest.Mon
     assert "EDGE_ADMIN_TOKEN" in os.environ
 
 
+def test_a_service_of_the_catalogue_has_its_id_and_a_staged_version_knows_that_it_is() -> None:
+    guest = WasiGuest()
+    guest.box.service_id = "vI4vgZcLKKnNwrPPANhBzJ"
+    before = guest.strings("environ")
+    assert b"FASTLY_SERVICE_ID=shop" not in before
+    assert {b"FASTLY_SERVICE_ID=vI4vgZcLKKnNwrPPANhBzJ", b"FASTLY_IS_STAGING=0"} <= set(before)
+    guest.box.staged = True  # the same service and version, beside the one above
+    assert b"FASTLY_IS_STAGING=1\0" in service_block(guest.box, fastly=True).data
+
+
 def test_the_operators_trace_id_wins_and_is_there_once() -> None:
     found = WasiGuest(env={"FASTLY_TRACE_ID": "mine"}).strings("environ")
     assert [line for line in found if b"TRACE" in line] == [b"FASTLY_TRACE_ID=mine"]
