@@ -18,7 +18,7 @@ from edge.model.service import Version
 from edge.model.snapshot import Snapshot
 from edge.runtime.artifacts import Artifact
 
-# What a frame has besides versions: settings, digests, facts of modules.
+# What a frame has besides versions and their modules: settings and digests.
 RESERVE: Final = 32 * 1024 * 1024
 
 
@@ -26,7 +26,7 @@ RESERVE: Final = 32 * 1024 * 1024
 class _Known:
     version: Version  # held, so that its id() stays its own
     digest: str
-    size: int  # bytes in a frame
+    size: int  # see `size_of`
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Sender:
             text = ""
             if its is None:
                 text = _text(version)
-                its = _Known(version, _digest(text), len(json.dumps(text)))
+                its = _Known(version, _digest(text), _size(text, artifacts.get(version.sha256)))
             known[id(version)] = its
             order.append(its.digest)
             size += its.size
@@ -69,10 +69,10 @@ class Sender:
                 texts[its.digest] = text or _text(version)
                 if version.sha256 in artifacts:
                     needed[version.sha256] = artifacts[version.sha256]
-        if size > MAX_TO_WORKER - RESERVE:
+        if size > room():
             raise ControlError(
                 f"all services take {size} bytes with their stores and lists; "
-                f"a worker takes at most {MAX_TO_WORKER - RESERVE}"
+                f"a worker takes at most {room()}"
             )
         self._known = known
         frame = encode(Prepare(snapshot.generation, snapshot.settings, tuple(order), texts, needed))
@@ -115,6 +115,21 @@ class Delivery:
 
     snapshot: Snapshot
     held: Mapping[str, Version]  # its versions by digest
+
+
+def room() -> int:
+    """Bytes that all versions of a world may take together, as `size_of` counts."""
+    return MAX_TO_WORKER - RESERVE
+
+
+def size_of(version: Version, artifact: Artifact | None) -> int:
+    """Bytes that it takes in a frame, with the facts of its module.  Not on a loop, as `pack`."""
+    return _size(_text(version), artifact)
+
+
+def _size(text: str, artifact: Artifact | None) -> int:
+    facts = 0 if artifact is None else len(json.dumps(to_plain(artifact)))
+    return len(json.dumps(text)) + facts
 
 
 def _text(version: Version) -> str:

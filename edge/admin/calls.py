@@ -228,7 +228,7 @@ def _query(target: bytes) -> Mapping[str, Sequence[str]]:
             f"the query is not percent-encoded UTF-8 of at most {MAX_PARAMETERS} parameters",
         ) from None
     if any("\x00" in name or any("\x00" in one for one in all_) for name, all_ in found.items()):
-        raise ApiRefused(Refusal.BAD_REQUEST, "the query has a NUL")
+        raise ApiRefused(Refusal.INVALID, "the query has a NUL")
     return found
 
 

@@ -59,7 +59,8 @@ class Router:
     def match(self, method: str, path: str) -> Match:
         """The route of `path` as it was received, without the query.
 
-        Raises ApiRefused NOT_FOUND, NoMethod, or BAD_REQUEST for an escape that is not UTF-8.
+        Raises ApiRefused NOT_FOUND, NoMethod, BAD_REQUEST for an escape that is not UTF-8, INVALID
+        for one that is NUL.
         """
         segments = path.split("/")[1:]
         if len(segments) > MAX_SEGMENTS:
@@ -141,5 +142,5 @@ def _decoded(segment: str) -> str:
     except UnicodeDecodeError:
         raise ApiRefused(Refusal.BAD_REQUEST, "a part of the path is not UTF-8") from None
     if "\x00" in text:
-        raise ApiRefused(Refusal.BAD_REQUEST, "a part of the path has a NUL")
+        raise ApiRefused(Refusal.INVALID, "a part of the path has a NUL")
     return text

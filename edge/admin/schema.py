@@ -74,9 +74,14 @@ def number(
     return found
 
 
-def array(items: Schema, most: int | None = None) -> Schema:
-    """A list."""
-    return {"type": "array", "items": items, **({} if most is None else {"maxItems": most})}
+def array(items: Schema, most: int | None = None, least: int = 0) -> Schema:
+    """A list; bounds of its length."""
+    found: dict[str, object] = {"type": "array", "items": items}
+    if most is not None:
+        found["maxItems"] = most
+    if least:
+        found["minItems"] = least
+    return found
 
 
 def maybe(schema: Schema) -> Schema:

@@ -48,6 +48,27 @@ def contents(tx: Transaction, store: Store | str) -> dict[str, bytes]:
     return {row["key"]: row["value"] for row in rows}
 
 
+def total_bytes(tx: Transaction, store: Store | str) -> int:
+    """What the keys and values of a store take together; of secrets, as they are sealed."""
+    found = _found(tx, store)
+    return tx.count(
+        "SELECT coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM entry "
+        "WHERE store = ?",
+        found.id,
+    )
+
+
+def served_bytes(tx: Transaction) -> dict[str, int]:
+    """The same of all stores that the served versions of each service are linked to, by its id."""
+    rows = tx.all(
+        "SELECT part.service, sum(length(CAST(key AS BLOB)) + length(value)) AS size FROM part "
+        "JOIN service ON service.id = part.service JOIN entry ON entry.store = part.store "
+        "WHERE part.number IN (service.active, service.staged, service.canary) "
+        "GROUP BY part.service"
+    )
+    return {row["service"]: int(row["size"]) for row in rows}
+
+
 def reveal(tx: Transaction, store: Store | str) -> dict[str, bytes]:
     """All values of a secret store, by name, for the programs it is linked to.
 

@@ -58,18 +58,27 @@ class Session:
         if self.json:
             self.raw(answer.body)
         else:
-            self._print(render(answer.value))
+            self.tell(render(answer.value))
 
     def show_items(self, items: list[object], render: Callable[[Any], RenderableType]) -> None:
         """A list whose pages have been put together."""
         if self.json:
             self.raw(json.dumps({"items": items, "next": None}, indent=2).encode())
         else:
-            self._print(render(items))
+            self.tell(render(items))
 
-    def _print(self, shown: RenderableType) -> None:
+    def tell(self, shown: RenderableType) -> None:
+        """What a command found, on the standard output."""
         for one in shown.splitlines() if isinstance(shown, str) else [shown]:
-            self.out.print(safe(one) if isinstance(one, str) else one, soft_wrap=True)
+            line = safe(one) if isinstance(one, str) else one
+            if self.out.is_terminal:
+                self.out.print(line, soft_wrap=True)
+                continue
+            with self.out.capture() as printed:
+                self.out.print(line, soft_wrap=True)
+            # cells are filled up to the width of their column: of no use in a pipe
+            for text in printed.get().splitlines():
+                click.echo(text.rstrip())
 
     def raw(self, data: bytes) -> None:
         """Bytes as they are, on the standard output."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from edge.catalogue import definition, entries, parts, services, versions
 from edge.catalogue.database import Transaction
@@ -26,6 +27,10 @@ from edge.model.service import Service
 from edge.settings import Settings
 from edge.upstream.egress import EgressPolicy
 from edge.upstream.fetch import UpstreamFailed
+
+# Keys and values of all stores that one version opens, which every worker holds in memory, a store
+# as often as it is linked.  Values that are longer or more belong into a KV store.
+MAX_CONTENTS: Final = 32 * 1024 * 1024
 
 # What a program is told of an entry of a list that Fastly's API has no actions for: an address of
 # it is blocked, and a negated entry is an exception from a larger one.
@@ -50,11 +55,12 @@ def load(
     defaults: Limits,
     ceilings: Limits,
     routed: bool = True,
+    stores: bool = True,
 ) -> Loaded:
-    """A version with everything that it opens.  Blocks for as long as its stores are large.
+    """A version with the `stores` that it opens.  Blocks for as long as its stores are large.
 
     ApiRefused NOT_FOUND, NO_PACKAGE, INVALID with every problem, NO_ROUTE when there is no domain
-    and `routed` wants one, STORAGE when a secret cannot be opened.
+    and `routed` wants one, STORAGE when a secret cannot be opened, LIMIT above MAX_CONTENTS.
     """
     name = services.get(tx, service_id).name
     record = versions.get(tx, service_id, number)
@@ -70,7 +76,7 @@ def load(
         module=packages.path(record.package.sha256),
     ).service
     contents = _Contents()
-    for kind in (PartKind.LINK, PartKind.DICTIONARY, PartKind.ACL):
+    for kind in (PartKind.LINK, PartKind.DICTIONARY, PartKind.ACL) if stores else ():
         for part in parts.listing(tx, service_id, number, kind):
             contents.add(tx, service_id, part)
     routes = found.routes or default_routes(name, settings)
@@ -126,6 +132,7 @@ class _Contents:
         self.kv_stores: dict[str, str] = {}
         self.acls: dict[str, tuple[AclEntry, ...]] = {}
         self.warnings: list[str] = []
+        self._bytes = 0
 
     def add(self, tx: Transaction, service: str, part: Part) -> None:
         store = definition.linked(tx, part)
@@ -138,6 +145,7 @@ class _Contents:
                 f"{part.name} is a {part.kind.value} as well as a link, which wins"
             )
             return
+        self._count(tx, part, store)
         match store.kind:
             case StoreKind.CONFIG | StoreKind.DICTIONARY:
                 self.config_stores[part.name] = _texts(tx, store)
@@ -150,6 +158,17 @@ class _Contents:
                 self.kv_stores[part.name] = store.id
             case StoreKind.ACL | StoreKind.SERVICE_ACL:
                 self.acls[part.name] = _networks(tx, store)
+
+    def _count(self, tx: Transaction, part: Part, store: Store) -> None:
+        """Before they are read: what is refused for its size must not fill our memory first."""
+        if store.kind is not StoreKind.KV:
+            self._bytes += entries.total_bytes(tx, store)
+        if self._bytes > MAX_CONTENTS:
+            raise ApiRefused(
+                Refusal.LIMIT,
+                f"with {part.name}, the stores that the version opens hold {self._bytes} bytes; "
+                f"{MAX_CONTENTS} are allowed besides those in KV stores",
+            )
 
     def _table(self, kind: StoreKind) -> Mapping[str, object]:
         match kind:

@@ -74,6 +74,8 @@ class LineBook:
         try:
             for facts in found:
                 yield facts
+            if follow:
+                yield {}  # from here on nothing is missed
             while follow:
                 async for facts in follower.news_of():
                     yield facts

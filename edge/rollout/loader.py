@@ -26,8 +26,13 @@ class Loader:
     config: Config
     packages: PackageStore
 
-    def load(self, tx: Transaction, service_id: str, serving: Serving) -> list[Wanted]:
-        """What is wanted of one service.  ApiRefused when a version is not there or not whole."""
+    def load(
+        self, tx: Transaction, service_id: str, serving: Serving, *, stores: bool = True
+    ) -> list[Wanted]:
+        """What is wanted of one service; without `stores` for who asks for its routes alone.
+
+        ApiRefused when a version is not there or not whole.
+        """
         name = services.get(tx, service_id).name
         found: list[Wanted] = []
         for number, role, share in serving.roles():
@@ -46,6 +51,7 @@ class Loader:
                 defaults=self.config.limits,
                 ceilings=self.config.ceilings,
                 routed=role is Role.ACTIVE,
+                stores=stores,
             )
             found.append(
                 Wanted(

@@ -88,10 +88,12 @@ class Publisher:
     async def refused(self, service_id: str, serving: Serving, why: str) -> Built:
         """The active version as one that cannot be served: whoever asks for it is told so.
 
-        ApiRefused when not even its routes are known.
+        It has no stores: nobody reads them.  ApiRefused when not even its routes are known.
         """
         active = Serving(active=serving.active)
-        wanted = await self._catalogue.read(lambda tx: self._loader.load(tx, service_id, active))
+        wanted = await self._catalogue.read(
+            lambda tx: self._loader.load(tx, service_id, active, stores=False)
+        )
         versions = tuple(
             Version(each.service, each.number, sha256=each.sha256, refused=why, id=each.id)
             for each in wanted

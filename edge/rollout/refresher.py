@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
@@ -21,8 +22,9 @@ from edge.rollout.wanted import Serving
 
 log = logging.getLogger("edge.rollout")
 
-PAUSE_SECONDS: Final = 0.05  # between two rounds
+PAUSE_SECONDS: Final = 0.05  # between two rounds, or as long as the round took
 TROUBLE_SECONDS: Final = 1.0  # when workers or the catalogue did not take one
+MOST_SECONDS: Final = 60.0  # when workers refuse the same service again and again
 
 
 class Refresher:
@@ -34,6 +36,9 @@ class Refresher:
         self._errands = errands
         self._stores: set[str] = set()
         self._services: set[str] = set()  # to be published again whatever they are linked to
+        self._delays: dict[
+            str, float
+        ] = {}  # of services that were refused: seconds to the next try
         self._wake = asyncio.Event()
 
     def stores_changed(self, store_ids: Iterable[str]) -> None:
@@ -90,27 +95,39 @@ class Refresher:
                 await turns.enter_async_context(self._errands.turn(service_id))
             built = [await self._build(service_id) for service_id in service_ids]
             changed = [each for each in built if each is not None]
+            refused: list[str] = []
             try:
                 if changed:
                     await self._publisher.publish(changed)
-            except ApiRefused as refused:
-                if refused.refusal is not Refusal.NOT_ACTIVATED or len(changed) == 1:
+            except ApiRefused as error:
+                if error.refusal is not Refusal.NOT_ACTIVATED:
                     raise
-                await self._publish_each(changed)
+                refused = await self._publish_each(changed)
+            for each in changed:
+                if each.id not in refused:
+                    self._delays.pop(each.id, None)
 
-    async def _publish_each(self, built: Sequence[Built]) -> None:
+    async def _publish_each(self, built: Sequence[Built]) -> list[str]:
         """One after another: a service that workers do not take must not hold up its neighbours.
 
-        Raises what the last of those was refused with.
+        Returns the ids of those; each is tried again later, and later still when that fails too.
         """
-        failed: ApiRefused | None = None
+        loop = asyncio.get_running_loop()
+        refused: list[str] = []
         for each in built:
             try:
                 await self._publisher.publish([each])
-            except ApiRefused as refused:
-                failed = refused
-        if failed is not None:
-            raise failed
+            except ApiRefused as error:
+                delay = self._delays.get(each.id, TROUBLE_SECONDS)
+                self._delays[each.id] = min(2 * delay, MOST_SECONDS)
+                loop.call_later(delay, self.services_changed, (each.id,))
+                refused.append(each.id)
+                log.error(
+                    "a changed store was not published; trying again: %s",
+                    error,
+                    extra={"service": each.versions[0].service.name if each.versions else each.id},
+                )
+        return refused
 
     async def _build(self, service_id: str) -> Built | None:
         """The service as it is now; None when workers have that, or it cannot be had."""

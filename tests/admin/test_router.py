@@ -67,9 +67,17 @@ def test_paths_of_any_length_are_answered() -> None:
     assert refusal(table, "GET", "/" * 10_000) is Refusal.NOT_FOUND
 
 
-@pytest.mark.parametrize("part", ["%ff", "%00", "a%00b", "%C3"])
-def test_parts_that_are_no_text_are_refused(part: str) -> None:
-    assert refusal(router("GET /a/{x}"), "GET", f"/a/{part}") is Refusal.BAD_REQUEST
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ("%ff", Refusal.BAD_REQUEST),
+        ("%C3", Refusal.BAD_REQUEST),
+        ("%00", Refusal.INVALID),
+        ("a%00b", Refusal.INVALID),
+    ],
+)
+def test_parts_that_are_no_text_are_refused(part: str, why: Refusal) -> None:
+    assert refusal(router("GET /a/{x}"), "GET", f"/a/{part}") is why
 
 
 def test_an_unknown_method_is_told_those_there_are() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import select
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import trustme
 from edge.client.cli import main
 from tests.support.guests import build
 from tests.support.packages import package
-from tests.support.server import Server, config_of, server, service
+from tests.support.server import ROOT, Server, config_of, server, service
 
 pytestmark = pytest.mark.process
 
@@ -165,6 +168,27 @@ def test_stores_of_every_kind(edge: Edge, home: Path, monkeypatch: pytest.Monkey
     assert "hush" not in subjects
 
 
+def test_lines_are_followed_as_they_are_written(edge: Edge, running: Server) -> None:
+    assert edge("deploy", HELLO, "--service", "followed", "--domain", "followed.test")[0] == 0
+    words = [
+        sys.executable, "-c", "import sys; from edge.client.cli import main; sys.exit(main())",
+        "logs", "-f", "followed", "--json", "--state-dir", str(running.state_dir),
+        "--server", f"http://127.0.0.1:{running.admin_port}",
+    ]  # fmt: skip
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT) as follower:
+        try:
+            assert follower.stdout is not None
+            # records of requests that went well come to those who follow: from when on, nobody says
+            for _ in range(200):
+                assert running.get("/seen", host="followed.test")[0] == 200
+                if select.select([follower.stdout], [], [], 0.1)[0]:
+                    break
+            record = json.loads(follower.stdout.readline())
+        finally:
+            follower.kill()
+    assert (record["service"], record["path"], record["status"]) == ("followed", "/seen", 200)
+
+
 def test_a_private_authority_is_trusted_when_it_is_named(
     tmp_path: Path, home: Path, capfd: Capture
 ) -> None:
@@ -185,3 +209,17 @@ def test_a_private_authority_is_trusted_when_it_is_named(
         assert "certificate" in capfd.readouterr().err
         assert main([*words, "--ca", str(tmp_path / "ca.pem")]) == 0
         assert "bootstrap" in capfd.readouterr().out
+
+
+def test_what_services_do_can_be_watched(edge: Edge, running: Server, home: Path) -> None:
+    assert edge("deploy", HELLO, "--service", "seen", "--domain", "seen.test")[0] == 0
+    assert running.get(host="seen.test")[0] == 200
+    found = json.loads(edge("stats", "seen", "--json")[1])
+    assert found["service"] == "seen"
+    assert "seen" in edge("stats")[1]
+    other = program(home, OTHER)
+    assert edge("deploy", other, "--service", "seen", "--no-activate")[0] == 0
+    assert edge("invoke", "seen", 2, "/x") == (0, "other from wasm\n")
+    assert edge("invoke", "seen") == (0, "hello from wasm\n")
+    assert edge("logs", "seen")[0] == 0
+    assert edge("nodes")[0] == 0

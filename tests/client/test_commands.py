@@ -382,8 +382,8 @@ def test_an_invocation_is_described_and_its_body_shown(
     logged = {"time": TIME, "stream": "stderr", "message": "oh"}
     body = base64.b64encode(b"\x00answer").decode()
     answer = {"status": 201, "headers": [["a", "b"]], "body_base64": body, "logs": [logged]}
-    api.on("POST /v1/services/app/versions/7/invoke", answer)
-    answer |= {"outcome": "trap", "detail": "unreachable"}
+    ending = {"outcome": "trap", "detail": "unreachable"}
+    api.on("POST /v1/services/app/versions/7/invoke", {**answer, **ending})
     words = ("--host", "a.example", "-X", "PUT", "-H", "X: y:z", "-d", "sent", "-i")
     assert run("invoke", "app", "7", "/path?q=1", *words) == 0
     assert api.asked[0].document == {

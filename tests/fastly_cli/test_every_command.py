@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wasmtime
 
 from tests.support.fastly_cli import FastlyCli, write_project
 from tests.support.guests import build
@@ -37,6 +38,16 @@ value = "blue"
 [setup.kv_stores.cart.items.apples]
 value = "3"
 [setup.secret_stores.keys]
+"""
+TALKER = """
+(module
+  (import "wasi_snapshot_preview1" "fd_write"
+    (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\\10\\00\\00\\00\\09\\00\\00\\00")
+  (data (i32.const 16) "watch me\\n")
+  (func (export "_start")
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
 """
 OWN_KEY = {"FASTLY_USE_API_SIGNING_KEY": "1"}
 _COMMAND = re.compile(r"^\| `fastly ([a-z -]+)` \|", re.MULTILINE)
@@ -327,7 +338,22 @@ def later_deploys(story: Story) -> None:
 
 
 def watching(story: Story) -> None:
-    pass
+    """A second service, whose program prints a line and answers nothing."""
+    service = story("service create", "--name=talker").split()[-1]
+    of = (f"--service-id={service}", "--version=1")
+    write_project(story.fastly.folder, wasmtime.wat2wasm(TALKER), name="talker")
+    story("compute build", "-i", "--metadata-disable")
+    story("compute update", *of, "--package=pkg/talker.tar.gz")
+    story("service version activate", *of)
+    began = int(time.time())
+    assert story.get("/", host="talker.localhost")[0] == 500
+    window = (f"--from={began}", f"--to={began + 2}", "--search-padding=0s", "--sort-buffer=0s")
+    assert "watch me" in story("log-tail", of[0], *window)
+    counted = story.json("stats historical", of[0])
+    assert "requests" in str(counted).lower()
+    for command in ("stats regions", "stats aggregate", "stats usage"):
+        story(command)
+    story("service delete", of[0], "--force")
 
 
 def purging(story: Story) -> None:

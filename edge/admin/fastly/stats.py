@@ -26,7 +26,7 @@ Block = dict[str, object]
 
 
 def routes(around: Around) -> list[Route]:
-    """Those whose address the client lets one choose; `stats realtime` has an address of its own."""
+    """Those whose address clients let one choose; `stats realtime` has an address of its own."""
     its = _Stats(around)
     return [
         endpoint("GET", "/stats/regions", its.regions, confined=True),

@@ -19,11 +19,11 @@ from edge.catalogue.records import Scope
 from edge.errors import ApiRefused, Refusal
 
 MAX_REQUEST: Final = 2 * 1024 * 1024  # bytes of the document
-_FIELD: Final = schema.array(schema.text(0, 8192), 2, 2)
+_FIELD: Final[schema.Schema] = {**schema.array(schema.text(0, 8192), 2), "minItems": 2}
 _HEADERS: Final[schema.Schema] = {
     "anyOf": [
         {"type": "object", "additionalProperties": schema.text(0, 8192)},
-        schema.array(_FIELD, 0, 200),
+        schema.array(_FIELD, 200),
     ],
     "description": "An object, or a list of [name, value] where a name occurs twice.",
 }

@@ -41,6 +41,7 @@ _STATS: Final = schema.obj(
         "backends": {"type": "object", "additionalProperties": _COUNTS},
     }
 )
+_LINES: Final[schema.Schema] = {"type": "string", "contentMediaType": NDJSON}
 _SWITCH: Final = schema.one_of("true", "false", "1", "0")
 _FILTERS: Final = (
     Parameter("follow", "Go on with new lines until the client leaves.", _SWITCH),
@@ -68,10 +69,9 @@ def routes(around: Around) -> list[Route]:
         "Lines of a service, newest last; with `follow=true` as they are written",
         "watching",
         query=_FILTERS,
-        responses={200: schema.ANY},
+        responses={200: _LINES},
         refusals=(404, 422),
         params={"service": SERVICE_NAME},
-        response_type=NDJSON,
     )
     return [
         Route(
@@ -112,9 +112,8 @@ def routes(around: Around) -> list[Route]:
                 "Lines of all services",
                 "watching",
                 query=_FILTERS,
-                responses={200: schema.ANY},
+                responses={200: _LINES},
                 refusals=(422,),
-                response_type=NDJSON,
             ),
         ),
     ]

@@ -79,7 +79,7 @@ def describe(session: Session, name: str) -> None:
         if number:
             path = service_path(name, "versions", str(number), "definition")
             definition = session.api.get(path).fields
-    session.out.print(_described(found, history, definition), soft_wrap=True)
+    session.tell(_described(found, history, definition))
 
 
 def _described(

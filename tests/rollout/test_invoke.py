@@ -1,0 +1,125 @@
+"""Requests off the public port: what is sent, and what is made of any answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from edge.admin.control import InvokeAnswer, InvokeRequest
+from edge.errors import ApiRefused
+from edge.http.upstream_head import BadResponse
+from edge.rollout.invoke import MAX_BODY, converse, encode_request
+
+ID = "0" * 32
+
+
+def request(
+    method: str = "GET",
+    target: str = "/",
+    headers: Sequence[tuple[str, str]] = (),
+    body: bytes = b"",
+) -> InvokeRequest:
+    return InvokeRequest(method, target, headers, body)
+
+
+def answered(answer: bytes, *, to_head: bool = False) -> InvokeAnswer:
+    """What is made of an answer after which the worker closes."""
+
+    async def run() -> InvokeAnswer:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+
+        async def worker() -> None:
+            with theirs:
+                await asyncio.get_running_loop().sock_recv(theirs, 65536)
+                try:
+                    await asyncio.get_running_loop().sock_sendall(theirs, answer)
+                except ConnectionError:
+                    return  # enough was read
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(worker())
+            return await converse(ours, encode_request(request(), ID), to_head=to_head)
+
+    return asyncio.run(run())
+
+
+def test_a_request_has_our_framing_and_our_id_whatever_its_author_gave() -> None:
+    given = [
+        *(("Host", "a.test"), ("Content-Length", "3"), ("Transfer-Encoding", "chunked")),
+        *(("X-Request-Id", "mine"), ("Connection", "keep-alive"), ("Accept", "*/*")),
+    ]
+    assert encode_request(request("POST", "/p?q", given, b"body"), ID) == (
+        b"POST /p?q HTTP/1.1\r\nhost: a.test\r\naccept: */*\r\nx-request-id: " + ID.encode() +
+        b"\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbody"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        request("G T"),
+        request(target="http://a/"),
+        request(target="/a b"),
+        request(target="/\r\nx: y"),
+        request(headers=[("a b", "c")]),
+        request(headers=[("a", "b\r\nc: d")]),
+        request(headers=[("host", "a\nb")]),
+    ],
+)
+def test_what_http_does_not_allow_is_refused(bad: InvokeRequest) -> None:
+    with pytest.raises(ApiRefused):
+        encode_request(bad, ID)
+
+
+def test_answers_of_every_framing_are_read() -> None:
+    for head, body in (
+        (b"content-length: 2\r\n", b"ok"),
+        (b"transfer-encoding: chunked\r\n", b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n"),
+        (b"", b"ok"),
+    ):
+        answer = answered(b"HTTP/1.1 200 OK\r\na: b\r\n" + head + b"\r\n" + body)
+        assert (answer.status, answer.body, answer.truncated) == (200, b"ok", False)
+        assert ("a", "b") in answer.headers
+        assert answer.outcome == "ok"
+
+
+def test_interim_answers_are_passed_over_and_head_has_no_body() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    final = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"
+    answer = answered(hints + final, to_head=True)
+    assert (answer.status, answer.body, answer.truncated) == (200, b"", False)
+
+
+def test_an_answer_that_breaks_off_or_is_too_large_says_so() -> None:
+    short = answered(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok")
+    assert (short.body, short.truncated, short.outcome) == (b"ok", True, "incomplete")
+    bad = answered(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nzz")
+    assert (bad.truncated, bad.outcome) == (True, "incomplete")
+    size = MAX_BODY + 1
+    large = answered(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+    assert (len(large.body), large.truncated) == (MAX_BODY, True)
+
+
+def test_many_small_chunks_are_read_to_their_end() -> None:
+    chunks = b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
+    answer = answered(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks)
+    assert (answer.body, answer.truncated) == (b"x" * 5000, False)
+
+
+def test_the_page_of_an_outcome_is_known_by_its_mark() -> None:
+    answer = answered(b"HTTP/1.1 500 E\r\nx-edge-outcome: trap\r\ncontent-length: 0\r\n\r\n")
+    assert (answer.status, answer.outcome) == (500, "trap")
+
+
+def test_no_answer_and_one_that_is_not_http_are_errors() -> None:
+    with pytest.raises(ExceptionGroup) as nothing:
+        answered(b"")
+    assert nothing.group_contains(EOFError)
+    with pytest.raises(ExceptionGroup) as nonsense:
+        answered(b"nonsense\r\n\r\n")
+    assert nonsense.group_contains(BadResponse)
