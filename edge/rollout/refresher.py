@@ -60,17 +60,18 @@ class Refresher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            pause = PAUSE_SECONDS
+            began = time.monotonic()
             try:
                 await self._round()
             except ApiRefused as refused:
                 log.error("a changed store was not published; trying again: %s", refused)
-                pause = TROUBLE_SECONDS
+                await asyncio.sleep(TROUBLE_SECONDS)
                 self._wake.set()
             except Exception:  # a bug of ours must not end the server
                 log.exception("publishing changed stores failed")
-                pause = TROUBLE_SECONDS
-            await asyncio.sleep(pause)
+                await asyncio.sleep(TROUBLE_SECONDS)
+            # Whoever changes a large store all the time gets half of our time at most.
+            await asyncio.sleep(max(PAUSE_SECONDS, time.monotonic() - began))
 
     async def _round(self) -> None:
         changed, again = set(self._stores), set(self._services)
@@ -79,6 +80,8 @@ class Refresher:
         linked = await self._catalogue.read(lambda tx: _linked(tx, changed, again))
         self._stores -= changed
         self._services = (self._services - again) | linked | busy
+        for gone in self._delays.keys() & again - linked:
+            del self._delays[gone]
         taken = linked - self._errands.changing
         self._services -= taken  # whoever is named again from here on is looked at again
         try:
