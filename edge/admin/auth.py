@@ -139,6 +139,8 @@ class Gate:
     async def _is_its_own(self, token: Token, name: str) -> bool:
         if name == token.service_id:
             return True
+        if any(service.name == name for service in self._around.control.file_services()):
+            return False  # it came after one of ours that has its name, and the name is the file's
 
         def named(tx: Transaction) -> bool:
             try:

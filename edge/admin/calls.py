@@ -30,6 +30,7 @@ from edge.http.message import Headers, ResponseHead
 log = logging.getLogger("edge.admin")
 
 MAX_CALLS: Final = 256  # at once, followers of logs included
+MAX_CALLS_OF_ONE: Final = 32  # of those, with tokens of one service: others want to deploy as well
 MAX_PARAMETERS: Final = 200  # of a query
 TOUCH_SECONDS: Final = 60.0  # a token's last use is no more exact than that
 _READS: Final = (b"GET", b"HEAD")
@@ -81,6 +82,7 @@ class Calls:
         self._gate = Gate(around)
         self._loop = loop
         self._tasks: set[asyncio.Task[None]] = set()
+        self._of: dict[str, int] = {}  # calls under way with tokens of one service, by its id
         self._touched: dict[str, float] = {}  # when a token's use was last written, by its id
         self.max_body = self._router.max_body  # bytes: what the listener has to let through
         self._held = Held(max(2 * around.settings.admin.package_bytes, self.max_body))
@@ -145,6 +147,7 @@ class Calls:
             else:
                 _respond(exchange, fault_reply(exchange.request_id, fastly=route.fastly))
         finally:
+            self._end(body.owner)
             body.release()
 
     async def _reply(self, exchange: Exchange, match: Match, body: RequestBody) -> Reply:
@@ -155,6 +158,7 @@ class Calls:
             if route.scope is not None:
                 token = await self._gate.admit(shown_token(headers), exchange.client_address)
                 await self._gate.allow(route, token, match.params.__getitem__)
+                self._begin(token.service_id, body)
                 await self._touch(token)
             query = _query(exchange.target)
             if route.operation is not None:
@@ -184,6 +188,24 @@ class Calls:
             return refusal_reply(error, exchange.request_id, fastly=route.fastly, headers=wait)
         except ApiRefused as error:
             return refusal_reply(error, exchange.request_id, fastly=route.fastly)
+
+    def _begin(self, service: str, body: RequestBody) -> None:
+        """Count a call with a token of one service.  ApiRefused BUSY when those are too many."""
+        if not service:
+            return
+        count = self._of.get(service, 0)
+        if count >= MAX_CALLS_OF_ONE:
+            raise ApiRefused(
+                Refusal.BUSY, f"{count} calls with tokens of this service are under way already"
+            )
+        self._of[service] = count + 1
+        body.owner = service
+
+    def _end(self, service: str) -> None:
+        if service:
+            self._of[service] -= 1
+            if not self._of[service]:
+                del self._of[service]
 
     async def _touch(self, token: Token) -> None:
         """Write down that a token is in use, once in a while."""

@@ -21,19 +21,30 @@ class Held:
     def __init__(self, most: int) -> None:
         self.most = most
         self.now = 0
+        self._of: dict[str, int] = {}  # the same by owner, where there is one
 
-    def take(self, count: int) -> None:
-        """Hold `count` more.  Raises ApiRefused BUSY, holding none of them, above the bound."""
-        if self.now + count > self.most:
+    def take(self, count: int, owner: str = "") -> None:
+        """Hold `count` more.  Raises ApiRefused BUSY, holding none of them, above the bound.
+
+        One `owner` gets half of it: whoever stalls uploads keeps nobody else from deploying.
+        """
+        of_owner = self._of.get(owner, 0)
+        if self.now + count > self.most or (owner and of_owner + count > self.most // 2):
             raise ApiRefused(
                 Refusal.BUSY,
                 f"request bodies of {self.now} bytes are held already, {self.most} may be; "
                 "try again when others are done",
             )
         self.now += count
+        if owner:
+            self._of[owner] = of_owner + count
 
-    def give(self, count: int) -> None:
+    def give(self, count: int, owner: str = "") -> None:
         self.now -= count
+        if owner in self._of:
+            self._of[owner] -= count
+            if not self._of[owner]:
+                del self._of[owner]
 
 
 class RequestBody:
@@ -47,6 +58,7 @@ class RequestBody:
         self._held = held
         self._taken = 0
         self._whole: bytes | None = None
+        self.owner = ""  # the service whose token this came with, if it is of one
 
     async def read(self) -> bytes:
         """See `edge.admin.api.Incoming`; a second call gives the same bytes."""
@@ -84,12 +96,12 @@ class RequestBody:
 
     def release(self) -> None:
         """Nothing of it is held any longer."""
-        self._held.give(self._taken)
+        self._held.give(self._taken, self.owner)
         self._taken = 0
         self._whole = None
 
     def _take(self, count: int) -> None:
-        self._held.take(count)
+        self._held.take(count, self.owner)
         self._taken += count
 
     def _too_large(self) -> ApiRefused:

@@ -98,6 +98,11 @@ CREATE UNIQUE INDEX store_owned_name ON store (kind, owner, name)
     WHERE kind IN ('dictionary', 'service_acl');;
 CREATE INDEX store_owner ON store (owner) WHERE owner IS NOT NULL;;
 
+-- KV stores whose values, which are in another file, are still to be removed.
+CREATE TABLE erasure (store TEXT PRIMARY KEY CHECK (length(store) = 22)) STRICT, WITHOUT ROWID;;
+CREATE TRIGGER store_goes AFTER DELETE ON store WHEN OLD.kind = 'kv'
+BEGIN INSERT INTO erasure (store) VALUES (OLD.id); END;;
+
 CREATE TABLE part (
     service TEXT NOT NULL,
     number INTEGER NOT NULL,

@@ -45,7 +45,7 @@ class Changes:
         keep_versions: int,
         pruned: Callable[[], None],
     ) -> None:
-        """`pruned` is told when packages may have lost their last reference."""
+        """`pruned` is told when packages may have lost their last reference, or stores gone."""
         self._catalogue = catalogue
         self._publisher = publisher
         self._fleet = fleet

@@ -11,6 +11,7 @@ from edge.clock import SystemClock
 from edge.rollout.baselines import Baselines
 from edge.rollout.canaries import Canaries
 from edge.rollout.changes import Changes
+from edge.rollout.eraser import Eraser
 from edge.rollout.errands import Errands
 from edge.rollout.inspector import Inspector
 from edge.rollout.invoke import Invoker
@@ -59,6 +60,12 @@ def control_plane(storage: Storage, loader: Loader, server: Server) -> tuple[Pla
     errands = Errands()
     baselines = Baselines(server.cells)
     retention = Retention(Tidier(catalogue, storage.packages))
+    eraser = Eraser(catalogue, server.kv)
+
+    def pruned() -> None:
+        retention.pruned()
+        eraser.wake()
+
     changes = Changes(
         catalogue,
         publisher,
@@ -67,7 +74,7 @@ def control_plane(storage: Storage, loader: Loader, server: Server) -> tuple[Pla
         baselines,
         server.counters,
         keep_versions=loader.config.settings.deploy.keep_versions,
-        pruned=retention.pruned,
+        pruned=pruned,
     )
     book = LineBook(server.watch.follow)
     server.watch.on_batch = book.take
@@ -79,13 +86,20 @@ def control_plane(storage: Storage, loader: Loader, server: Server) -> tuple[Pla
         canaries=Canaries(catalogue, changes, fleet, baselines, server.counters),
         refresher=Refresher(catalogue, publisher, errands),
         retention=retention,
+        eraser=eraser,
         inspector=Inspector(server.compiler, server.known_imports, lambda: loader.config.limits),
         invoker=Invoker(
-            fleet, publisher, errands, server.watch, server.cells, book, SystemClock().monotonic
+            catalogue,
+            fleet,
+            publisher,
+            errands,
+            server.watch,
+            server.cells,
+            book,
+            SystemClock().monotonic,
         ),
         book=book,
         stats=Stats(server.cells, server.directory),
-        kv=server.kv,
         report=server.report,
     )
     return plane, publisher

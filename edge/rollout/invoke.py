@@ -16,6 +16,8 @@ from dataclasses import replace
 from typing import Final
 
 from edge.admin.control import InvokeAnswer, InvokeRequest
+from edge.catalogue import services
+from edge.catalogue.database import Catalogue
 from edge.catalogue.records import Actor
 from edge.errors import ApiRefused, Refusal
 from edge.http.chunked import ChunkedDecoder, LengthDecoder
@@ -46,7 +48,6 @@ GRACE_SECONDS: Final = 5.0  # beyond what the version's own limits allow
 RECORD_SECONDS: Final = 0.5  # for the record of a request that is over; workers send every 50 ms
 _ATTEMPTS: Final = 3
 _OURS: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id", b"trailer"}
-_SYSTEM: Final = Actor("invoke")
 
 
 class Invoker:
@@ -54,6 +55,7 @@ class Invoker:
 
     def __init__(
         self,
+        catalogue: Catalogue,
         fleet: Fleet,
         publisher: Publisher,
         errands: Errands,
@@ -63,6 +65,7 @@ class Invoker:
         now: Callable[[], float],
     ) -> None:
         """`now`: seconds that never go back."""
+        self._catalogue = catalogue
         self._fleet = fleet
         self._publisher = publisher
         self._errands = errands
@@ -150,7 +153,10 @@ class Invoker:
         async with self._errands.turn(service_id):
             self._loaded.pop((service_id, number), None)
             found = self._find(service_id, number)
-            if found is not None and found.role is Role.STAGED:
+            if found is None or found.role is not Role.STAGED:
+                return
+            record = await self._catalogue.read(lambda tx: services.get(tx, service_id))
+            if record.staged != number:  # else somebody has staged it in earnest
                 await self._publish(service_id, number, None)
 
     async def _publish(self, service_id: str, number: int, built: Built | None) -> None:

@@ -7,6 +7,7 @@ an errand: once begun, it does not end half way because its client has left.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 
@@ -23,11 +24,12 @@ from edge.admin.control import (
 )
 from edge.admin.status import Status
 from edge.catalogue.records import Actor
-from edge.errors import ApiRefused, Refusal
+from edge.errors import ApiRefused
 from edge.model.limits import Limits
 from edge.model.parse import Config
 from edge.rollout.canaries import Canaries
 from edge.rollout.changes import Changes
+from edge.rollout.eraser import Eraser
 from edge.rollout.errands import Errands
 from edge.rollout.facts import configuration_of, file_services_of, nodes_of
 from edge.rollout.inspector import Inspector
@@ -37,8 +39,10 @@ from edge.rollout.loader import Loader
 from edge.rollout.refresher import Refresher
 from edge.rollout.retention import Retention
 from edge.rollout.stats import Stats
-from edge.stores.kv import KvEngine, KvFailed, identity_of
+from edge.stores.kv import KvFailed
 from edge.supervisor.fleet import Fleet
+
+log = logging.getLogger("edge.rollout")
 
 
 class Plane:
@@ -54,11 +58,11 @@ class Plane:
         canaries: Canaries,
         refresher: Refresher,
         retention: Retention,
+        eraser: Eraser,
         inspector: Inspector,
         invoker: Invoker,
         book: LineBook,
         stats: Stats,
-        kv: KvEngine,
         report: Callable[[], Status],
     ) -> None:
         self._fleet = fleet
@@ -68,11 +72,11 @@ class Plane:
         self._canaries = canaries
         self._refresher = refresher
         self._retention = retention
+        self._eraser = eraser
         self._inspector = inspector
         self._invoker = invoker
         self._book = book
         self._stats = stats
-        self._kv = kv
         self._report = report
 
     async def run(self) -> None:
@@ -82,6 +86,7 @@ class Plane:
             tasks.create_task(self._canaries.run())
             tasks.create_task(self._refresher.run())
             tasks.create_task(self._retention.run())
+            tasks.create_task(self._eraser.run())
             tasks.create_task(self._invoker.run())
 
     async def stop(self) -> None:
@@ -166,17 +171,11 @@ class Plane:
 
     async def store_deleted(self, store_id: str) -> None:
         """See ControlPlane."""
-        operation = self._kv.erase(identity_of("", "", store_id))
-        if not operation.is_ready:
-            over = asyncio.get_running_loop().create_future()
-            operation.watch(lambda: None if over.done() else over.set_result(None))
-            await over
         try:
-            operation.result()
-        except KvFailed as failed:
-            raise ApiRefused(
-                Refusal.STORAGE, f"the data of the store could not be removed: {failed}"
-            ) from failed
+            await self._eraser.erase()
+        except (ApiRefused, KvFailed) as failed:  # it has gone; its values go a little later
+            log.warning("the values of KV store %s are erased later: %s", store_id, failed)
+            self._eraser.wake()
 
     # Looking ----------------------------------------------------------------------------------
 

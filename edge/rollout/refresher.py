@@ -60,18 +60,18 @@ class Refresher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            began = time.monotonic()
+            began, pause = time.monotonic(), PAUSE_SECONDS
             try:
                 await self._round()
             except ApiRefused as refused:
                 log.error("a changed store was not published; trying again: %s", refused)
-                await asyncio.sleep(TROUBLE_SECONDS)
+                pause = TROUBLE_SECONDS
                 self._wake.set()
             except Exception:  # a bug of ours must not end the server
                 log.exception("publishing changed stores failed")
-                await asyncio.sleep(TROUBLE_SECONDS)
+                pause = TROUBLE_SECONDS
             # Whoever changes a large store all the time gets half of our time at most.
-            await asyncio.sleep(max(PAUSE_SECONDS, time.monotonic() - began))
+            await asyncio.sleep(max(pause, time.monotonic() - began))
 
     async def _round(self) -> None:
         changed, again = set(self._stores), set(self._services)

@@ -22,6 +22,7 @@ from edge.settings import Settings
 from edge.supervisor.sockets import open_listener
 
 ADMIN_CONNECTIONS: Final = 256
+ADMIN_PER_CLIENT: Final = 192  # of one address: it cannot lock operators out with idle ones
 MAX_TARGET: Final = 32 * 1024  # a key of a KV store may take 12 bytes a character in a URL
 
 
@@ -67,7 +68,10 @@ def admin_listeners(
     """
     sweeper = Sweeper(loop, SystemClock())
     limits = HttpLimits(
-        max_connections=ADMIN_CONNECTIONS, max_request_body=max_body, max_target=MAX_TARGET
+        max_connections=ADMIN_CONNECTIONS,
+        max_per_client=ADMIN_PER_CLIENT,
+        max_request_body=max_body,
+        max_target=MAX_TARGET,
     )
     return [
         Listener(

@@ -92,6 +92,7 @@ class AccessLog:
                 self._sink.put("".join(self._lines(waiting)), len(waiting))
             if self.tap is not None:
                 self.tap.records(waiting)
+                self.watch()  # what it expected may have come
 
     def _lines(self, records: list[AccessRecord]) -> list[str]:
         """The fast way for requests that ended well and have nothing to escape, else careful."""

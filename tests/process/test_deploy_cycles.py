@@ -25,6 +25,10 @@ CYCLES: Final = 500
 EARLY: Final = 100  # cycles, after which everything that is bounded is about full
 FRESH: Final = 20 if not SOAK else 4  # one in so many cycles compiles a program of its own
 KEEP: Final = 20  # versions
+GROWTH: Final = 12 * MIB  # of one process; garbage that waits for its collection is part of it
+DESCRIPTORS: Final = 400  # of one process
+MAPPINGS: Final = 2000
+SERIES: Final = 150  # more lines: versions that have just left
 HOST: Final = "shop.localhost"
 OTHER: Final = "other.localhost"
 CONFIG: Final = config_of(
@@ -165,10 +169,9 @@ class Developer:
         both = timeline.now.texts | {text}
         self.periods += 1
         timeline.turn(replace(timeline.now, texts=both))
-        self._call("POST", path, {"percent": 20})
-        timeline.turn(Moment(both, timeline.newest, text, self.periods))
-        self._call("POST", path, {"percent": 70})
-        for _ in range(4):  # clients come, and some get this one and others that
+        for percent in (10, 90):  # few of the clients, then most
+            self._call("POST", path, {"percent": percent})
+            timeline.turn(Moment(both, timeline.newest, text, self.periods))
             self.load.wait_for_answers(20)
         if self.choose.random() < 0.5:
             self._becomes(number, lambda: self._call("POST", path, {"percent": 100}))
@@ -272,4 +275,23 @@ def test_500_changes_under_load_give_no_wrong_answer_and_nothing_grows(
             for each in found:
                 print(each)
         assert not load.failures + other.failures
+        assert min(load.streams, load.canaries, load.others) > CYCLES // 10
         assert running.worker_pids() == workers
+        early, late = found
+        for before, after in zip(early.memory, late.memory, strict=True):
+            assert after - before <= GROWTH
+        assert max(late.descriptors) <= DESCRIPTORS
+        assert max(late.mappings) <= MAPPINGS
+        assert late.series <= early.series + SERIES
+        # Modules that were put lately are kept for a while, and machine code while there is room.
+        programs = 2 * len(developer.programs) + 1  # of both services, and the file's
+        assert late.packages <= programs
+        assert late.artifacts <= 2 * programs
+        assert late.catalogue - early.catalogue <= MIB
+        assert running.stop() == 0
+    with server(tmp_path, CONFIG, workers=2) as running:
+        status, body, _ = running.get(host=HOST)
+        assert (status, body[:8].decode().strip()) == (200, developer.texts[developer.active])
+        versions = call(running, "GET", "/v1/services/shop/versions?limit=1000").json["items"]
+        assert len(versions) <= KEEP + 2  # the active one, and what a rollback returns to
+        assert Footprint.of(running).packages <= len(versions) + 1

@@ -5,15 +5,152 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from edge.admin.control import InvokeAnswer, InvokeRequest
 from edge.errors import ApiRefused
 from edge.http.upstream_head import BadResponse
-from edge.rollout.invoke import MAX_BODY, converse, encode_request
+from edge.rollout import invoke as under_test
+from edge.rollout.invoke import MAX_BODY, Invoker, converse, encode_request
+from edge.rollout.lines import LineBook
+from edge.supervisor.fleet import Fleet
+from edge.supervisor.process import Phase
+from edge.supervisor.watching import WatchPorts
+from edge.watch import Invoke
+from tests.support.loop import in_loop
+from tests.support.rollout import ALICE, Yard, yard
 
 ID = "0" * 32
+
+
+class Ports:
+    """In place of workers: answers with the name and number that it is asked for."""
+
+    def __init__(self) -> None:
+        self.missing = 0  # how often to say that the version is not here
+        self.asked: list[tuple[str, int]] = []
+        self.kept: list[socket.socket] = []
+
+    def invoke(self, slot: int, order: Invoke, connection: socket.socket) -> bool:
+        self.asked.append((order.service, order.number))
+        mark = b""
+        if self.missing:
+            self.missing -= 1
+            mark = b"x-edge-outcome: not_loaded\r\n"
+        text = f"{order.service} {order.number}".encode()
+        head = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n" % (mark, len(text))
+        kept = connection.dup()  # as a worker has it
+        kept.send(head + text)
+        self.kept.append(kept)
+        return True
+
+
+class Bench:
+    """An invoker over a real catalogue and fake workers, and its clock."""
+
+    def __init__(self, at: Yard) -> None:
+        self.at = at
+        self.now = 100.0
+        self.ports = Ports()
+        at.fleet.workers = (SimpleNamespace(phase=Phase.READY, slot=0),)
+        self.invoker = Invoker(
+            at.catalogue,
+            cast("Fleet", at.fleet),
+            at.publisher,
+            at.errands,
+            cast("WatchPorts", self.ports),
+            at.cells,
+            LineBook(lambda follow: None),
+            lambda: self.now,
+        )
+
+    async def invoke(self, service_id: str, number: int) -> str:
+        try:
+            answer = await self.invoker.invoke(ALICE, service_id, number, request())
+            return answer.body.decode()
+        finally:
+            while self.ports.kept:
+                self.ports.kept.pop().close()
+
+
+@pytest.fixture(autouse=True)
+def no_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sends any here."""
+    monkeypatch.setattr(under_test, "RECORD_SECONDS", 0.0)
+
+
+@in_loop
+async def test_a_version_that_is_not_loaded_is_loaded_for_it_and_unloaded_when_it_is_idle(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one", "two", "three")
+        await at.changes.activate(ALICE, shop, 1)
+        await at.changes.stage(ALICE, shop, 2)
+        assert await bench.invoke(shop, 1) == "shop 1"
+        assert at.served() == ["shop@1 active", "shop@2 staged"]
+        assert await bench.invoke(shop, 3) == "shop 3"
+        assert at.served() == ["shop@1 active", "shop@2 staged", "shop@3 staged"]
+        assert at.record(shop).staged == 2
+        bench.now += 50
+        assert await bench.invoke(shop, 3) == "shop 3"
+        bench.now += 50
+        await bench.invoker.sweep()
+        assert len(at.served()) == 3  # used 50 seconds ago
+        bench.now += 11
+        await bench.invoker.sweep()
+        assert at.served() == ["shop@1 active", "shop@2 staged"]
+
+
+@in_loop
+async def test_a_version_that_was_staged_in_earnest_meanwhile_stays(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one")
+        await bench.invoke(shop, 1)
+        await at.changes.stage(ALICE, shop, 1)
+        bench.now += 100
+        await bench.invoker.sweep()
+        assert at.served() == ["shop@1 staged"]
+
+
+@in_loop
+async def test_a_change_of_the_service_unloads_it_and_the_next_invocation_loads_it_again(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one", "two")
+        assert await bench.invoke(shop, 2) == "shop 2"
+        await at.changes.activate(ALICE, shop, 1)
+        assert at.served() == ["shop@1 active"]
+        assert await bench.invoke(shop, 2) == "shop 2"
+        bench.ports.missing = 1  # a worker that has just been told to unload it
+        assert await bench.invoke(shop, 2) == "shop 2"
+        assert len(bench.ports.asked) == 4
+        bench.ports.missing = 99
+        with pytest.raises(ApiRefused, match="no worker has this version"):
+            await bench.invoke(shop, 2)
+
+
+@in_loop
+async def test_only_so_many_versions_are_loaded_for_invocations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "MAX_LOADED", 1)
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one", "two", "bad one")
+        with pytest.raises(ApiRefused, match="bad one"):
+            await bench.invoke(shop, 3)  # and takes no place
+        await bench.invoke(shop, 1)
+        with pytest.raises(ApiRefused, match="loaded for invocations"):
+            await bench.invoke(shop, 2)
 
 
 def request(

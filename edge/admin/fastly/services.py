@@ -19,6 +19,7 @@ from edge.admin.fastly.shape import (
     service_shape,
     version_shape,
 )
+from edge.admin.renaming import change_service
 from edge.admin.v1.finding import refuse_file_service
 from edge.catalogue import services, versions
 from edge.catalogue.records import Page, Scope, ServiceRecord, VersionRecord
@@ -146,15 +147,13 @@ class _Services:
     async def update(self, call: Call) -> Reply:
         """Its name and comment."""
         form = await read_form(call)
-        name, comment = form.given("name"), form.given("comment")
-        if name is not None:
-            refuse_file_service(self._around, name)
-
-        def write(tx: Transaction) -> dict[str, object]:
-            found = services.find(tx, call.params["service"])
-            return _whole(tx, services.update(tx, found.id, name=name, comment=comment))
-
-        return answer(await self._around.catalogue.write(call.actor, write))
+        found = await self._around.catalogue.read(
+            lambda tx: services.find(tx, call.params["service"])
+        )
+        changed = await change_service(
+            self._around, call, found, name=form.given("name"), comment=form.given("comment")
+        )
+        return answer(await self._around.catalogue.read(lambda tx: _whole(tx, changed)))
 
     async def delete(self, call: Call) -> Reply:
         """Once none of its versions is active; one that is staged does not keep it."""
@@ -164,6 +163,7 @@ class _Services:
         if found.active is None and found.staged is not None:
             await self._around.control.unstage(call.actor, found.id)
         await self._around.control.delete_service(call.actor, found.id, force=False)
+        self._around.tokens.forget_service(found.id)
         return done()
 
 

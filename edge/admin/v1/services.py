@@ -19,11 +19,11 @@ from edge.admin.documents import (
     page_of,
     read_fields,
 )
+from edge.admin.renaming import change_service
 from edge.admin.v1.finding import (
     describing_number,
     file_service,
     find_service,
-    refuse_file_service,
 )
 from edge.admin.v1.views import (
     SERVICE,
@@ -147,21 +147,14 @@ class _Services:
         record = await find_service(self.around, call)
         wanted = await read_fields(call, _CHANGE)
         name, comment = wanted.get("name"), wanted.get("comment")
-        if name is not None:
-            refuse_file_service(self.around, str(name))
-        expect = expected_revision(call)
-        changed = await self.around.catalogue.write(
-            call.actor,
-            lambda tx: services.update(
-                tx,
-                record.id,
-                name=None if name is None else str(name),
-                comment=None if comment is None else str(comment),
-                expect=expect,
-            ),
+        await change_service(
+            self.around,
+            call,
+            record,
+            name=None if name is None else str(name),
+            comment=None if comment is None else str(comment),
+            expect=expected_revision(call),
         )
-        if changed.name != record.name:
-            await self._publish_name(call, record, changed)
         return await self._description(record.id)
 
     async def delete(self, call: Call) -> Reply:
@@ -169,22 +162,6 @@ class _Services:
         await self.around.control.delete_service(call.actor, record.id, force=is_yes(call, "force"))
         self.around.tokens.forget_service(record.id)
         return Reply(204)
-
-    async def _publish_name(
-        self, call: Call, record: ServiceRecord, changed: ServiceRecord
-    ) -> None:
-        """What is served goes by the new name from now on, or neither does."""
-        control = self.around.control
-        try:
-            if changed.active is not None:
-                await control.activate(call.actor, record.id, changed.active)
-            elif changed.staged is not None:
-                await control.stage(call.actor, record.id, changed.staged)
-        except BaseException:
-            await self.around.catalogue.write(
-                call.actor, lambda tx: services.update(tx, record.id, name=record.name)
-            )
-            raise
 
     async def _description(self, name_or_id: str) -> Reply:
         def work(tx: Transaction) -> tuple[ServiceRecord, list[Part]]:
