@@ -27,6 +27,10 @@ class Incoming(Protocol):
         """All of it.  ApiRefused TOO_LARGE above the route's bound, BUSY when too much is held."""
         ...
 
+    def hold(self, count: int) -> None:
+        """Count so many bytes more, which were made of it, until the call is over.  BUSY."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -15,6 +15,7 @@ from edge.admin.status import Status
 from edge.admin.token_cache import TokenCache
 from edge.clock import Clock
 from edge.model.limits import Limits
+from edge.model.parse import Config
 from edge.settings import Listen, Settings
 from edge.stores.kv import KvEngine
 
@@ -38,9 +39,18 @@ class Around:
     control: ControlPlane
     kv: KvEngine  # the supervisor's own, on the file that workers share
     settings: Settings
-    limits: Limits  # of a service that does not say
-    ceilings: Limits
+    document: Callable[[], Config]  # of the last reload: what an activation goes by
     clock: Clock
     report: Callable[[], Status]  # what `AdminApp` is given as well
     listens: Callable[[], tuple[Listen, ...]] = _nowhere  # public addresses, ports as chosen
     tokens: TokenCache = field(default_factory=TokenCache)  # tell it of every revoked token
+
+    @property
+    def limits(self) -> Limits:
+        """Those of a service that does not say."""
+        return self.document().limits
+
+    @property
+    def ceilings(self) -> Limits:
+        """What no service may exceed."""
+        return self.document().ceilings

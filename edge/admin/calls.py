@@ -84,8 +84,9 @@ class Calls:
         self._tasks: set[asyncio.Task[None]] = set()
         self._of: dict[str, int] = {}  # calls under way with tokens of one service, by its id
         self._touched: dict[str, float] = {}  # when a token's use was last written, by its id
-        self.max_body = self._router.max_body  # bytes: what the listener has to let through
-        self._held = Held(max(2 * around.settings.admin.package_bytes, self.max_body))
+        # Two of the largest, each with the program that came out of it: one owner gets half.
+        self._held = Held(2 * (self._router.max_body + around.settings.admin.package_bytes))
+        self._stopping = False
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -98,6 +99,8 @@ class Calls:
         try:
             match = self._router.match(method, path)
             fastly = match.route.fastly
+            if self._stopping:
+                raise ApiRefused(Refusal.STOPPING, "the server is stopping")
             if len(self._tasks) >= MAX_CALLS:
                 raise ApiRefused(Refusal.BUSY, f"{MAX_CALLS} calls are under way already")
         except NoMethod as error:
@@ -117,7 +120,8 @@ class Calls:
             exchange.on_gone = lambda: _cancel(task)
 
     async def aclose(self) -> None:
-        """End every call; returns when they are over."""
+        """End every call, and take no more; returns when they are over."""
+        self._stopping = True
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -125,9 +129,9 @@ class Calls:
 
     async def _run(self, exchange: Exchange, match: Match) -> None:
         route = match.route
-        exchange.on_body_limit = _nothing  # the reader of the body finds out, and says it better
-        exchange.limit_request_body(route.max_body)
         body = RequestBody(exchange.body, exchange.content_length, route.max_body, self._held)
+        exchange.on_body_limit = body.limit_reached  # whoever reads it says so, in our own words
+        exchange.limit_request_body(route.max_body)
         try:
             reply = await self._reply(exchange, match, body)
             await _send(exchange, reply)
@@ -301,7 +305,3 @@ def _head(exchange: Exchange, reply: Reply) -> ResponseHead:
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-
-
-def _nothing() -> None:
-    """See `Exchange.on_body_limit`."""

@@ -5,6 +5,7 @@ And writing what they are told: JSON replies, lists with the mark of the next pa
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from edge.errors import ApiRefused, Problem, Refusal
 
 T = TypeVar("T")
 MAX_PAGE: Final = 1000
+_LONG: Final = 16 * 1024  # bytes of a document that is read and judged in a thread
 _ETAG: Final = re.compile(r'\s*(?:W/)?"([^"]*)"\s*(?:,|$)')
 
 PAGE: Final = (
@@ -39,6 +41,12 @@ async def read_json(call: Call, wanted: Schema, *, empty: object = None) -> obje
     data = await call.body.read()
     if not data and empty is not None:
         return empty
+    return (
+        await asyncio.to_thread(_read, data, wanted) if len(data) > _LONG else _read(data, wanted)
+    )
+
+
+def _read(data: bytes, wanted: Schema) -> object:
     value = parse_json(data)
     schema.require(wanted, value, "the request body")
     return value

@@ -16,7 +16,7 @@ CHUNK: Final = 256 * 1024
 
 
 class Held:
-    """Bytes of all bodies that are held at once."""
+    """Bytes of all bodies that are held at once, and of what was unpacked from them."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -58,6 +58,7 @@ class RequestBody:
         self._held = held
         self._taken = 0
         self._whole: bytes | None = None
+        self._is_over = False
         self.owner = ""  # the service whose token this came with, if it is of one
 
     async def read(self) -> bytes:
@@ -80,7 +81,7 @@ class RequestBody:
                 if buffer.tell() > self._taken:
                     self._take(buffer.tell() - self._taken)
         except HostcallError:
-            if self._announced is None and buffer.tell() + CHUNK > self._limit:
+            if self._is_over:
                 raise self._too_large() from None
             raise ApiRefused(
                 Refusal.BAD_REQUEST,
@@ -93,6 +94,14 @@ class RequestBody:
         """Raises ApiRefused TOO_LARGE if the announced length is above the bound."""
         if self._announced is not None and self._announced > self._limit:
             raise self._too_large()
+
+    def limit_reached(self) -> None:
+        """More has arrived than the bound; the rest will not come."""
+        self._is_over = True
+
+    def hold(self, count: int) -> None:
+        """See `edge.admin.api.Incoming`."""
+        self._take(count)
 
     def release(self) -> None:
         """Nothing of it is held any longer."""

@@ -153,7 +153,8 @@ def _max_length(schema: Schema, rule: object, value: object, path: str) -> Itera
 
 def _pattern(schema: Schema, rule: object, value: object, path: str) -> Iterator[Problem]:
     if isinstance(value, str) and not re.search(str(rule), value):
-        yield Problem(path, f"does not match {rule}")
+        words = str(schema.get("description", "")).rstrip(".")
+        yield Problem(path, f"does not match {rule}{': ' if words else ''}{words}")
 
 
 def _properties(schema: Schema, rule: object, value: object, path: str) -> Iterator[Problem]:

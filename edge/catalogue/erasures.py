@@ -1,4 +1,4 @@
-"""KV stores that have gone from the catalogue while their values, in another file, may be there yet.
+"""KV stores that have gone from the catalogue, while their values may still be in another file.
 
 Noted in the transaction in which a store goes, by a trigger: whether it was deleted itself or with
 the service that owned it.

@@ -29,6 +29,7 @@ _RANDOM_CHARS, _ID_CHARS = 40, 12
 _TEXT = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM_CHARS}}}", re.ASCII)
 _TOUCH_SECONDS = 60.0
 _NO_DIGEST = bytes(32)
+_LATEST = 253_402_300_799.0  # the last second of the year 9999; no calendar tells a later one
 BOOTSTRAP = "bootstrap"
 
 
@@ -47,6 +48,8 @@ def create(
         raise ApiRefused(Refusal.INVALID, "a token allows something: name at least one scope")
     if expires_at is not None and expires_at <= tx.now:
         raise ApiRefused(Refusal.INVALID, "the token would have expired already")
+    if expires_at is not None and not expires_at <= _LATEST:
+        raise ApiRefused(Refusal.INVALID, "the token would expire after the year 9999")
     if service_id and tx.one("SELECT 1 FROM service WHERE id = ?", service_id) is None:
         raise ApiRefused(Refusal.NOT_FOUND, f"there is no service with the id {service_id!r}")
     # Expired ones make room first.

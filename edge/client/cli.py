@@ -22,6 +22,10 @@ from edge.client.show import show_refusal
 from edge.telemetry.escape import plain
 
 EXIT_INTERRUPTED = 130  # as a shell has it for SIGINT
+_NOTHING_SHOWN = (
+    "edge found none to show: run `edge login`, set EDGE_TOKEN, or name the state directory of a "
+    "server on this machine with --state-dir"
+)
 
 
 @click.group(cls=Group, name="edge")
@@ -53,6 +57,8 @@ def main(
             session.raw(error.raw)
         else:
             show_refusal(session.err, error)
+            if error.code == "unauthorized" and not session.api.target.token:
+                session.note(_NOTHING_SHOWN)
         return EXIT_REFUSED
     except click.UsageError as error:
         error.show()

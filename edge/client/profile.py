@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from edge.client.failures import Unusable
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8090"
-DEFAULT_STATE_DIR: Final = Path("var")
+# beside an edge.yaml, and where `make run` keeps it
+DEFAULT_STATE_DIRS: Final = (Path("var"), Path("config/var"))
 DEFAULT_PROFILE: Final = "default"
 TOKEN_FILE: Final = "admin.token"  # noqa: S105 - the name of a file
 _MAX_FILE: Final = 1024 * 1024
@@ -76,7 +77,8 @@ def find_target(given: Given, env: Mapping[str, str]) -> Target:
     if not token and profile is not None and profile.server == server:
         token = profile.token
     if not token and _is_local(server):
-        token = _token_of(DEFAULT_STATE_DIR, required=False)
+        found = (_token_of(one, required=False) for one in DEFAULT_STATE_DIRS)
+        token = next(filter(None, found), "")
     warning = ""
     if token and server.startswith("http:") and not _is_local(server):
         warning = f"{server} is not TLS: whoever is on the way can read the token"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edge.abi.capabilities import NO_CAPABILITIES
 from edge.abi.sandbox import Sandbox
 from edge.http.message import Downstream
 from edge.model.service import Family, Service, Version
@@ -90,6 +91,16 @@ class Deployed:
         """A sandbox of this version is about to start."""
         self.active += 1
         self.tenant.active += 1
+
+    def let_go(self) -> None:
+        """Its last request has ended: nothing is kept of what its guests could reach.
+
+        Sandboxes of a version have a class of their own, and a class is freed by a collection
+        alone, which may be hours away: the contents of its stores must not wait for that.
+        """
+        made: Any = self.make_sandbox
+        made.service = Service(self.name, self.service.module, (), self.limits)
+        made.capabilities = NO_CAPABILITIES
 
     def setting(self, name: str) -> str:
         """The setting that raises a limit, as the operator would write it."""

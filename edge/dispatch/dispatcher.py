@@ -92,7 +92,7 @@ class Dispatcher:
         self._served = EMPTY
         self._routes = EMPTY.routes  # of that, for every request
         self._deployed = EMPTY.deployed
-        self._retired: list[Deployed] = []  # with requests that began before a newer snapshot
+        self._retired: list[Deployed] = []  # until requests that began in an older snapshot end
         self._queues: dict[Deployed, None] = {}  # those with waiting visits, in turn
         self._queue_depth = 0
         self._sweep: asyncio.TimerHandle | None = None
@@ -116,11 +116,7 @@ class Dispatcher:
     def commit(self, prepared: Prepared) -> None:
         """Swap one reference.  Requests under way end in the version they began in."""
         kept = set(prepared.deployed)
-        self._retired += [
-            deployed
-            for deployed in self._deployed
-            if deployed not in kept and (deployed.active or deployed.waiting)
-        ]
+        self._retired += [deployed for deployed in self._deployed if deployed not in kept]
         before, self._deployed = self._deployed, prepared.deployed
         self._served = prepared
         self._routes = prepared.routes
@@ -397,7 +393,9 @@ class Dispatcher:
             in_flight[series] = in_flight.get(series, 0) + busy
         for series, count in in_flight.items():
             self._cells.block(series).set_in_flight(count)
-        self._retired = [d for d in self._retired if d.active or d.waiting]
+        for deployed in [d for d in self._retired if not d.active and not d.waiting]:
+            self._retired.remove(deployed)
+            deployed.let_go()
 
     @property
     def draining(self) -> bool:

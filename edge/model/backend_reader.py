@@ -116,7 +116,7 @@ class BackendReader(Reader):
             wrong("health_check", f"path {check.path!r} does not begin with /")
 
     def _pem(self, node: Node, path: str) -> str:
-        return _pem_text(self._trust.read_material(node))
+        return _certificates(self._trust.read_material(node))
 
     def _certificate(self, node: Node, path: str) -> ClientCertificate:
         entries = self.entries(node, path)
@@ -124,10 +124,18 @@ class BackendReader(Reader):
         for key in ("certificate", "key"):
             if key not in entries.entries:
                 raise ValueError(f"has no {key}; both are needed")
-        chain = _pem_text(self._trust.read_material(entries.entries["certificate"]))
+        chain = _certificates(self._trust.read_material(entries.entries["certificate"]))
         key_pem = self._trust.read_material(entries.entries["key"])
         _pem_text(key_pem)
         return ClientCertificate(chain, Secret(key_pem))
+
+
+def _certificates(material: bytes) -> str:
+    """The same for what is shown to whoever may read it, so no file with the key beside it."""
+    text = _pem_text(material)
+    if "PRIVATE KEY-----" in text:
+        raise ValueError("has a private key in it: give the certificates alone")
+    return text
 
 
 def _pem_text(material: bytes) -> str:

@@ -10,6 +10,11 @@ from edge.telemetry.layout import OTHER_BLOCK
 from edge.telemetry.shared import SharedCells
 
 
+def is_unwatched(version: Version) -> bool:
+    """Whether it shares its counters with other versions, so that they tell nothing of it."""
+    return version.series == OTHER_BLOCK
+
+
 class Baselines:
     """By service and version.  What is not here began at zero, as all counters do at a start."""
 
@@ -32,6 +37,6 @@ class Baselines:
         self._before = {key: before for key, before in self._before.items() if key in kept}
 
     def _now(self, version: Version) -> Tally:
-        if version.series == OTHER_BLOCK:  # shared with other versions: it tells nothing of this
+        if is_unwatched(version):
             return Tally()
         return tally(self._cells.block_sum(version.series))

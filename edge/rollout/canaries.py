@@ -16,7 +16,7 @@ from edge.catalogue.database import Catalogue, Transaction
 from edge.catalogue.records import Actor, Canary, ServiceRecord
 from edge.errors import ApiRefused
 from edge.model.service import Role, Version
-from edge.rollout.baselines import Baselines
+from edge.rollout.baselines import Baselines, is_unwatched
 from edge.rollout.changes import Changes
 from edge.rollout.verdict import breach
 from edge.supervisor.fleet import Fleet
@@ -65,6 +65,8 @@ class Canaries:
             if version is None or version.number != canary.number:
                 continue  # it is on its way in or out
             why = breach(canary, self._baselines.done(version))
+            if is_unwatched(version):  # at a start, with more versions than counters
+                why = "no counters are left for it alone, so nobody could watch it"
             if version.quarantined:
                 why = "it keeps killing workers"
             if why and await self._changes.end_canary(ACTOR, record.id, canary.number, why):

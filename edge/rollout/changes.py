@@ -17,12 +17,11 @@ from edge.catalogue.database import Catalogue, Transaction
 from edge.catalogue.records import Actor, Canary, ServiceRecord
 from edge.errors import ApiRefused, Refusal
 from edge.model.service import Role, Version
-from edge.rollout.baselines import Baselines
+from edge.rollout.baselines import Baselines, is_unwatched
 from edge.rollout.errands import Errands
 from edge.rollout.publisher import Built, Persist, Publisher
 from edge.rollout.wanted import Serving
 from edge.supervisor.fleet import Fleet
-from edge.telemetry.layout import OTHER_BLOCK
 from edge.telemetry.supervisor_counters import SupervisorCounters
 
 log = logging.getLogger("edge.rollout")
@@ -158,8 +157,14 @@ class Changes:
             services.set_canary(tx, record.id, canary, reason="canary")
 
         def begin_counting(built: Built) -> None:
+            canaries = [v for v in built.versions if v.role is Role.CANARY]
+            if any(is_unwatched(version) for version in canaries):
+                raise ApiRefused(
+                    Refusal.LIMIT,
+                    "no counters are left for this version alone, so nobody could watch it as a "
+                    "canary; deactivate or unstage versions of other services, or activate it",
+                )
             if before is None:
-                canaries = [v for v in built.versions if v.role is Role.CANARY]
                 self._baselines.keep([*self._canaries(), *canaries])
                 for version in canaries:
                     self._baselines.begin(version)
@@ -178,10 +183,6 @@ class Changes:
                 "actor": actor.name,
             },
         )
-        if self._is_folded(record.id, number):
-            warnings += (
-                "no counters are left for this version alone, so nobody watches this canary",
-            )
         return self._done(record, number, record.active, begin, share=share, warnings=warnings)
 
     async def end_canary(self, actor: Actor, service_id: str, number: int, why: str) -> bool:
@@ -313,7 +314,7 @@ class Changes:
         try:
             made = await self._publisher.build(record.id, serving, progress=progress)
             if built is not None:
-                built(made)
+                self._inspect(made, built)
             await self._publisher.publish([made], actor=actor, persist=whole, progress=progress)
         except ApiRefused:
             self._counters.deploys.add(record.name, "refused")
@@ -321,6 +322,13 @@ class Changes:
         self._counters.deploys.add(record.name, "ok")
         self._pruned()
         return made.warnings
+
+    def _inspect(self, made: Built, built: Callable[[Built], None]) -> None:
+        try:
+            built(made)
+        except ApiRefused:
+            self._publisher.discard(made)
+            raise
 
     @staticmethod
     def _refuse_other_serving(tx: Transaction, before: ServiceRecord) -> None:
@@ -343,12 +351,6 @@ class Changes:
 
     def _canaries(self) -> list[Version]:
         return [v for v in self._fleet.world.snapshot.versions if v.role is Role.CANARY]
-
-    def _is_folded(self, service_id: str, number: int) -> bool:
-        return any(
-            version.id == service_id and version.number == number and version.series == OTHER_BLOCK
-            for version in self._canaries()
-        )
 
     def _done(
         self,

@@ -7,7 +7,9 @@ erases again, which does nothing the second time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from functools import partial
 from typing import Final
 
 from edge.catalogue import erasures
@@ -20,6 +22,7 @@ log = logging.getLogger("edge.rollout")
 
 ACTOR: Final = Actor("eraser")
 AT_ONCE: Final = 100  # stores of one round
+PAUSE_SECONDS: Final = 1.0  # between two rounds of `run`
 AGAIN_SECONDS: Final = 60.0  # after a failure
 
 
@@ -40,7 +43,9 @@ class Eraser:
     async def run(self) -> None:
         """Erase what comes, until cancelled."""
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 await self.erase()
@@ -48,9 +53,7 @@ class Eraser:
                 log.warning("erasing the values of a KV store failed; it is tried again: %s", error)
             except Exception:  # a bug of ours must not end the server
                 log.exception("erasing the values of a KV store failed")
-            else:
-                continue
-            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self.wake)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def erase(self) -> None:
         """All that have gone until now.  ApiRefused, KvFailed: the rest is still remembered."""
@@ -58,7 +61,7 @@ class Eraser:
             while gone := await self._catalogue.read(lambda tx: erasures.pending(tx, AT_ONCE)):
                 for store in gone:
                     await self._erase(store)
-                await self._catalogue.write(ACTOR, lambda tx: erasures.forget(tx, gone))  # noqa: B023 - done before the next round
+                await self._catalogue.write(ACTOR, partial(erasures.forget, stores=gone))
 
     async def _erase(self, store: str) -> None:
         operation = self._kv.erase(identity_of("", "", store))

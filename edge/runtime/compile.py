@@ -28,6 +28,7 @@ from edge.errors import ModuleRefused
 from edge.runtime.artifacts import Artifact, ArtifactCache
 from edge.runtime.compile_bounds import EXIT_OK, EXIT_REFUSED, Bounds
 from edge.runtime.inspect import ModuleInfo, one_line, recognise
+from edge.runtime.turns import Turns
 from edge.settings import Compile
 
 log = logging.getLogger("edge.compile")
@@ -86,7 +87,7 @@ class Compiler:
         self._max_module_bytes = max_module_bytes
         self._exceptions = exceptions
         self._python = python
-        self._turns = asyncio.Semaphore(settings.parallel or automatic_parallel())
+        self._turns = Turns(settings.parallel or automatic_parallel())  # fair to each service
         # By module hash; one lives as long as somebody holds or awaits it.
         self._alone: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.compiled = 0  # children that were started
@@ -137,7 +138,7 @@ class Compiler:
                 return found
             if self._turns.locked():
                 progress("queued", {"for": "other modules"})
-            async with self._turns:
+            async with self._turns.of(service):
                 data = await asyncio.to_thread(read)  # in turn: what waits should not hold modules
                 recognise(data, max_bytes=self._max_module_bytes)
                 return await self._fresh(digest, data, service, progress)

@@ -72,6 +72,22 @@ class Listener:
         for member in tuple(front.members):
             member.begin_drain()
 
+    async def wait_idle(self) -> None:
+        """Until no connection is left; after `drain`."""
+        front = self._front
+        while front.members or self._connecting:
+            closed = self._loop.create_future()
+
+            def tell(closed: asyncio.Future[None] = closed) -> None:
+                if not closed.done():
+                    closed.set_result(None)
+
+            front.on_closed.append(tell)
+            try:
+                await closed
+            finally:
+                front.on_closed.remove(tell)
+
     async def aclose(self) -> None:
         """Accept no more and reset every connection that is left; returns when they are gone."""
         if self._started:

@@ -23,6 +23,10 @@ from edge.supervisor.sockets import open_listener
 
 ADMIN_CONNECTIONS: Final = 256
 ADMIN_PER_CLIENT: Final = 192  # of one address: it cannot lock operators out with idle ones
+# Of a body that was refused: a client that is told before it has sent everything reads the answer
+# only if we read on.  The second that this may take bounds it as well.
+LINGER_BYTES: Final = 256 * 1024 * 1024
+STOP_SECONDS: Final = 2.0  # for the last answers to be taken, once calls have ended
 MAX_TARGET: Final = 32 * 1024  # a key of a KV store may take 12 bytes a character in a URL
 
 
@@ -41,17 +45,12 @@ def open_admin(
     return found
 
 
-def control_app(
-    around: Around, render: Render, loop: asyncio.AbstractEventLoop
-) -> tuple[AdminApp, int]:
-    """All of the control API, and the bytes of the largest request that any of its routes takes.
-
-    `render` makes the metrics, in a thread.
-    """
+def control_app(around: Around, render: Render, loop: asyncio.AbstractEventLoop) -> AdminApp:
+    """All of the control API.  `render` makes the metrics, in a thread."""
     app = AdminApp(around.report, render, loop)
     calls = Calls(around, [*v1.routes(around), *fastly.routes(around)], loop)
     app.serve(calls, around.settings.admin.hosts)
-    return app, calls.max_body
+    return app
 
 
 def admin_listeners(
@@ -59,18 +58,17 @@ def admin_listeners(
     app: AdminApp,
     loop: asyncio.AbstractEventLoop,
     *,
-    max_body: int,
     tls: ServerTls | None = None,
 ) -> list[Listener]:
-    """Not started yet.  `max_body`: bytes of the largest request that any route takes.
+    """Not started yet.  `tls` is that of the control API; metrics alone are plain.
 
-    `tls` is that of the control API; metrics alone are plain.
+    Bodies have no bound here: each route has one, and says in its own words what is above it.
     """
     sweeper = Sweeper(loop, SystemClock())
     limits = HttpLimits(
         max_connections=ADMIN_CONNECTIONS,
         max_per_client=ADMIN_PER_CLIENT,
-        max_request_body=max_body,
+        linger_bytes=LINGER_BYTES,
         max_target=MAX_TARGET,
     )
     return [
@@ -89,6 +87,19 @@ def admin_listeners(
         )
         for sock, metrics_only in sockets
     ]
+
+
+async def close_admin(listeners: list[Listener], app: AdminApp) -> None:
+    """Accept no more, tell the calls that are under way that we stop, and see that they hear it."""
+    for listener in listeners:
+        listener.drain()
+    await app.aclose()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(STOP_SECONDS):
+            for listener in listeners:
+                await listener.wait_idle()
+    for listener in listeners:
+        await listener.aclose()
 
 
 def open_tls(settings: Settings) -> ServerTls | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import edge
+from edge.admin.app import AdminApp
 from edge.admin.around import Around
 from edge.admin.status import ServiceStatus, Status, WorkerStatus
 from edge.admin.tls import ServerTls
@@ -45,6 +46,7 @@ from edge.stores.rates_file import choose_directory, discard, prepare
 from edge.supervisor.admin_side import (
     address_of,
     admin_listeners,
+    close_admin,
     control_app,
     open_admin,
     open_tls,
@@ -232,26 +234,24 @@ class Supervisor:
                 control=plane,
                 kv=kv,
                 settings=settings,
-                limits=self._config.limits,
-                ceilings=self._config.ceilings,
+                document=lambda: loader.config,
                 clock=SystemClock(),
                 report=self._report,
                 listens=lambda: sockets.addresses,
             )
-            app, max_body = control_app(around, exposition.render, loop)
-            listeners = admin_listeners(admin, app, loop, max_body=max_body, tls=tls)
+            app = control_app(around, exposition.render, loop)
+            listeners = admin_listeners(admin, app, loop, tls=tls)
             parts = _Parts(fleet, builder, compiler, storage, publisher, plane, tls)
             try:
-                await self._serve(parts, listeners)
+                await self._serve(parts, listeners, app)
             finally:
-                await app.aclose()
                 await kv.aclose()
             sockets.close()
         return self._status
 
     # Running ----------------------------------------------------------------------------------
 
-    async def _serve(self, parts: _Parts, listeners: list[Listener]) -> None:
+    async def _serve(self, parts: _Parts, listeners: list[Listener], app: AdminApp) -> None:
         fleet = parts.fleet
         for listener in listeners:
             listener.start()
@@ -268,8 +268,7 @@ class Supervisor:
                 stopping.cancel()
         finally:
             fleet.kill()
-            for listener in listeners:
-                await listener.aclose()
+            await close_admin(listeners, app)
             log.info("stopped", extra={"status": self._status})
 
     async def _work(self, parts: _Parts) -> None:

@@ -17,10 +17,11 @@ from edge.admin.api import NDJSON, Call, Reply, Route
 from edge.admin.around import Around
 from edge.admin.auth import FAILURES, WINDOW_SECONDS
 from edge.admin.v1 import routes as v1_routes
+from edge.admin.v1.uploads import PACKAGE_MARGIN
 from edge.catalogue.records import Scope
 from edge.errors import ApiRefused, Refusal
 from edge.server.front import HttpLimits
-from edge.settings import MIB, Admin
+from edge.settings import MIB
 from tests.support.api_server import ApiServer, api_server
 from tests.support.clock import SteppedClock
 
@@ -79,6 +80,7 @@ class Probe:
             *v1_routes(around),
             Route("POST", "/probe/echo", self.echo, max_body=LIMIT),
             Route("POST", "/probe/ignore", self.ignore, max_body=64 * MIB),
+            Route("POST", "/probe/fastly", self.echo, max_body=LIMIT, fastly=True),
             Route("GET", "/probe/fail", self.fail),
             Route("GET", "/probe/refuse", self.refuse, fastly=True),
             Route("GET", "/probe/endless", self.endless),
@@ -285,6 +287,26 @@ def test_a_chunked_body_is_bounded_as_well(server: ApiServer) -> None:
     assert (status, json.loads(body)["code"]) == (413, "too_large")
 
 
+def test_a_chunk_that_passes_the_bound_at_once_is_too_large(server: ApiServer) -> None:
+    """Nothing of it has been read when it is refused."""
+    head = ("POST /probe/echo HTTP/1.1", "transfer-encoding: chunked", "expect: 100-continue")
+    with raw(server, *head) as sock:
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"%x\r\n%b" % (9 * LIMIT, b"x" * 2 * LIMIT))
+        status, body = answer_of(sock)
+    assert (status, json.loads(body)["code"]) == (413, "too_large")
+
+
+def test_a_body_above_every_bound_gets_an_answer_in_the_shape_of_its_api(
+    server: ApiServer,
+) -> None:
+    for path in ("/probe/echo", "/probe/fastly"):
+        answer = server.ask("POST", path, b"x" * 65 * MIB)
+        assert answer.status == 413
+        assert ("msg" in answer.json) == (path == "/probe/fastly")
+        assert f"{LIMIT} bytes" in answer.json["detail"]
+
+
 def test_a_body_that_is_not_read_does_not_hinder_the_answer(server: ApiServer) -> None:
     assert server.ask("POST", "/probe/ignore", b"x" * 3 * MIB).body == b"did not read"
 
@@ -356,7 +378,12 @@ def test_a_stream_that_fails_has_no_good_end(server: ApiServer) -> None:
 
 def test_head_of_a_stream_ends_it(server: ApiServer, probe: Probe) -> None:
     assert server.ask("HEAD", "/probe/endless").status == 200
-    assert not server.calls._tasks
+
+    async def over() -> None:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*server.calls._tasks)
+
+    server.run(over)
 
 
 def test_a_change_is_carried_through_when_its_client_leaves(
@@ -404,6 +431,19 @@ def test_what_is_under_way_when_the_server_stops_is_told_so(
     assert (status, json.loads(body)["code"]) == (503, "stopping")
 
 
-def test_the_largest_body_of_any_route_is_known_to_the_listener(server: ApiServer) -> None:
-    assert server.calls.max_body == 64 * MIB
-    assert Admin(package_bytes=MIB).package_bytes < server.calls._held.most
+def test_a_stopping_server_answers_what_is_under_way_before_it_closes(
+    server: ApiServer, probe: Probe
+) -> None:
+    with raw(server, "GET /probe/slow HTTP/1.1") as sock:
+        assert probe.entered.wait(30)
+        server.stop()
+        status, body = answer_of(sock)
+        assert (status, json.loads(body)["code"]) == (503, "stopping")
+        assert sock.recv(1) == b""
+
+
+def test_half_of_what_is_held_has_room_for_the_largest_package_and_its_program(
+    server: ApiServer,
+) -> None:
+    most = server.settings.admin.package_bytes
+    assert server.calls._held.most // 2 >= most + PACKAGE_MARGIN + most

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from edge.admin.control import FileService
+from edge.settings import MIB
 from tests.support.api_server import ApiServer, api_server
+from tests.support.packages import EMPTY_MODULE, package
 
 HELLO = b'(module (func (export "_start")))'
 OTHER = b'(module (func (export "_start") nop))'
@@ -173,3 +175,29 @@ def test_a_service_can_be_named_by_its_id(server: ApiServer) -> None:
     made = server.ask("PUT", "/v1/services/hello", HELLO).json
     again = server.ask("PUT", f"/v1/services/{made['id']}", OTHER)
     assert (again.json["service"], again.json["version"]) == ("hello", 2)
+
+
+def test_a_service_named_like_the_id_of_another_does_not_get_its_deploys(
+    server: ApiServer,
+) -> None:
+    first = server.ask("PUT", "/v1/services/hello", HELLO).json["id"]
+    server.ask("PUT", "/v1/services/other", HELLO)
+    assert server.ask("PATCH", "/v1/services/other", {"name": first}).status == 200
+    made = server.ask("PUT", f"/v1/services/{first}", OTHER).json
+    assert (made["service"], made["id"], made["version"]) == ("hello", first, 2)
+
+
+def test_programs_unpacked_from_packages_count_as_what_is_held(server: ApiServer) -> None:
+    body = package(EMPTY_MODULE + bytes(MIB // 2))
+    assert len(body) < 64 * 1024
+    held = server.calls._held
+    taken = held.most - 64 * 1024
+    held.take(taken)
+    try:
+        full = server.ask("PUT", "/v1/services/hello", body)
+    finally:
+        held.give(taken)
+    assert (full.status, full.code) == (503, "busy")
+    assert names(server) == []
+    assert held.now == 0
+    assert server.ask("PUT", "/v1/services/hello", body).status == 201

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.admin.api import SMALL_BODY
 from edge.catalogue import stores
 from edge.catalogue.database import STARTUP
 from edge.catalogue.records import Scope, Store, StoreKind
@@ -223,3 +224,10 @@ def test_a_new_token_is_told_once(server: ApiServer) -> None:
     listing = server.ask("GET", "/v1/tokens")
     assert text.encode() not in listing.body
     assert {item["name"] for item in listing.json["items"]} == {"tests", "ci"}
+
+
+def test_a_document_in_place_of_a_program_is_no_longer_than_documents_are(
+    server: ApiServer,
+) -> None:
+    answer = server.ask("POST", VERSIONS, b'{"comment": "' + b"x" * SMALL_BODY + b'"}')
+    assert (answer.status, answer.code) == (413, "too_large")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.catalogue import entries, parts, services, tokens, versions
+from edge.catalogue import entries, erasures, parts, services, stores, tokens, versions
 from edge.catalogue.database import Transaction
 from edge.catalogue.packages import PackageStore
-from edge.catalogue.records import Page, PartKind, ServiceRecord
+from edge.catalogue.records import Page, PartKind, ServiceRecord, StoreKind
 from tests.support.catalogue_writer import KEEP, WRITER, Change, open_catalogue, secret_store
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,8 @@ class Told:
         self.modules: dict[tuple[str, int], str] = {}  # of versions that were made
         self.secrets: dict[str, str | None] = {}
         self.tokens: list[str] = []
+        self.kept: dict[str, str] = {}  # KV stores, and the names of their services
+        self.dropped = 0  # KV stores that are to be erased
         self.count = 0
         self.begun: Change | None = None
 
@@ -70,12 +72,22 @@ class Told:
                 del self.active[name], self.canary[name]
                 for key in [key for key in self.modules if key[0] == name]:
                     del self.modules[key]
+                for store in [store for store, owner in self.kept.items() if owner == name]:
+                    self._drop(store)
+            case "keep":
+                self.kept[name] = change.text
+            case "drop":
+                self._drop(name)
             case "secret":
                 self.secrets[name] = change.text
             case "forget":
                 self.secrets[name] = None
             case "token":
                 self.tokens.append(change.text)
+
+    def _drop(self, store: str) -> None:
+        del self.kept[store]
+        self.dropped += 1
 
     def settle(self, tx: Transaction) -> None:
         """What was under way was done or was not: both are right, and nothing in between."""
@@ -89,6 +101,8 @@ class Told:
         if change.op in ("secret", "forget"):
             found = secrets_of(tx).get(change.name)
             return found == (change.text.encode() if change.op == "secret" else None)
+        if change.op in ("keep", "drop"):
+            return (change.name in kept_of(tx)) != (change.name in self.kept)
         service = services.by_name(tx, change.name)
         match change.op:
             case "draft":
@@ -110,6 +124,10 @@ class Told:
 def secrets_of(tx: Transaction) -> dict[str, bytes]:
     row = tx.one("SELECT id FROM store WHERE kind = 'secret'")
     return entries.reveal(tx, row["id"]) if row else {}
+
+
+def kept_of(tx: Transaction) -> set[str]:
+    return {store.name for store in stores.listing(tx, StoreKind.KV, Page(1000))}
 
 
 class Writers:
@@ -187,6 +205,8 @@ def check_told(tx: Transaction, packages: PackageStore, told: Told) -> None:
             assert (package.sha256 if package else "") == told.modules[name, number]
     wanted = {key: text.encode() for key, text in told.secrets.items() if text is not None}
     assert secrets_of(tx) == wanted
+    assert kept_of(tx) == told.kept.keys()
+    assert len(erasures.pending(tx, 10_000)) == told.dropped
     for text in told.tokens:
         assert tokens.authenticate(tx, text)
 
@@ -219,6 +239,7 @@ def test_whatever_was_acknowledged_survives_a_kill_at_any_instant(
         check(tmp_path, told)
     assert told.count > KILLINGS * 5
     assert len(told.tokens) > 20
+    assert told.dropped > 20
 
 
 def test_a_kill_while_the_files_are_made_leaves_what_can_be_started(

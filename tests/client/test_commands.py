@@ -411,8 +411,12 @@ def test_other_calls(run: Run, api: FakeApi, capfd: pytest.CaptureFixture[str]) 
     assert api.asked[0].document == {"service": "app", "keys": ["a"]}
     assert run("purge") == 0
     assert api.asked[1].document == {"all": True}
-    api.on("GET /v1/status", {"ready": True, "workers": [{"pid": 1}]})
+    api.on("GET /v1/status", {"ready": True, "workers": [{"slot": 0, "pid": 1}]})
     assert run("status") == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert [line.split() for line in printed if line] == [
+        ["ready", "yes"], ["SLOT", "PID", "PHASE", "GENERATION"], ["0", "1", "-", "-"],
+    ]  # fmt: skip
     assert run("api", "/v1/status") == 0
     assert '"ready": true' in capfd.readouterr().out
     assert run("api", "v1/status") == 2

@@ -76,6 +76,13 @@ def test_the_state_directory_beside_one_is_for_this_machine_only(home: Path) -> 
     assert find_target(Given("https://far.example"), env(home)).token == ""
 
 
+def test_the_state_directory_of_make_run_is_found_too(home: Path) -> None:
+    (home / "config" / "var").mkdir(parents=True)
+    (home / "config" / "var" / "admin.token").write_text("shipped")
+    assert find_target(Given(), env(home)).token == "shipped"
+    assert find_target(Given("https://far.example"), env(home)).token == ""
+
+
 def test_a_token_that_others_can_read_on_the_way_is_warned_of(home: Path) -> None:
     assert "not TLS" in find_target(Given("http://far.example", "t"), env(home)).warning
     assert find_target(Given("https://far.example", "t"), env(home)).warning == ""

@@ -29,14 +29,14 @@ from edge.catalogue.keyring import Keyring
 from edge.catalogue.packages import PackageStore
 from edge.catalogue.records import Scope
 from edge.clock import Clock, SystemClock
-from edge.model.limits import DEFAULT_CEILINGS, DEFAULT_LIMITS
+from edge.model.parse import Config
 from edge.server.front import Front, HttpLimits
 from edge.server.listener import Listener
 from edge.server.timers import Sweeper
 from edge.settings import MIB, Admin, Listen, Settings
 from edge.stores.kv import KvLimits
 from edge.stores.kv_memory import MemoryKvEngine
-from edge.supervisor.admin_side import MAX_TARGET
+from edge.supervisor.admin_side import LINGER_BYTES, MAX_TARGET, close_admin
 from tests.support.fake_control import FakeControl
 
 T = TypeVar("T")
@@ -77,6 +77,7 @@ class ApiServer:
     port: int = 0
     admin: str = ""  # text of a token that may do everything
     faults: list[Mapping[str, Any]] = field(default_factory=list)
+    document: Config = field(init=False)  # tests put another one here, as a reload would
     control: FakeControl = field(init=False)
     around: Around = field(init=False)
     app: AdminApp = field(init=False)
@@ -149,6 +150,7 @@ class ApiServer:
         self.admin = catalogue.write_now(
             STARTUP, lambda tx: tokens.create(tx, "tests", ALL_SCOPES)
         )[1]
+        self.document = Config(self.settings)
         self.control = FakeControl(catalogue)
         storage = self.settings.storage
         kv = MemoryKvEngine(KvLimits(storage.kv_value_bytes, storage.kv_store_bytes), self.clock)
@@ -159,8 +161,7 @@ class ApiServer:
             control=self.control,
             kv=kv,
             settings=self.settings,
-            limits=DEFAULT_LIMITS,
-            ceilings=DEFAULT_CEILINGS,
+            document=lambda: self.document,
             clock=self.clock,
             report=lambda: STATUS,
             listens=lambda: (Listen("127.0.0.1", 8080),),
@@ -174,9 +175,7 @@ class ApiServer:
             handler=self.app.handle,
             loop=loop,
             sweeper=Sweeper(loop, self.clock),
-            limits=replace(
-                self.limits, max_request_body=self.calls.max_body, max_target=MAX_TARGET
-            ),
+            limits=replace(self.limits, linger_bytes=LINGER_BYTES, max_target=MAX_TARGET),
             scheme=b"http" if self.tls is None else b"https",
         )
         listener = Listener(sock, self.front, loop, self.tls)
@@ -185,8 +184,7 @@ class ApiServer:
         try:
             await self._stop.wait()
         finally:
-            await self.app.aclose()
-            await listener.aclose()
+            await close_admin([listener], self.app)
             catalogue.close()
             sock.close()
 

@@ -38,10 +38,10 @@ LIMITS = CatalogueLimits(keep_versions=KEEP, audit_records=500)
 class Change:
     """One change that is acknowledged."""
 
-    op: str  # deploy, activate, canary, deactivate, draft, secret, forget, token, rotate, delete
-    name: str = ""  # of a service or a secret
+    op: str  # what `Writer` calls it
+    name: str = ""  # of a service, a secret or a KV store
     number: int = 0
-    text: str = ""  # of a secret or a token; the SHA-256 of a module
+    text: str = ""  # of a secret or a token; the SHA-256 of a module; the owner of a KV store
 
 
 def tell(**words: object) -> None:
@@ -74,6 +74,7 @@ class Writer:
         choices: list[Callable[[], Awaitable[None]]] = [
             self.deploy, self.deploy, self.deploy, self.activate, self.canary, self.deactivate,
             self.draft, self.secret, self.secret, self.forget, self.token, self.rotate, self.delete,
+            self.keep, self.keep, self.drop,
         ]  # fmt: skip
         while True:
             await self.chance.choice(choices)()
@@ -190,6 +191,24 @@ class Writer:
         tell(begin=asdict(Change("rotate")))
         await rotate(self.catalogue, self.keyring, WRITER)
         tell(done=asdict(Change("rotate")))
+
+    async def keep(self) -> None:
+        """A KV store, sometimes one that goes with its service."""
+        key, name = self.key(), self.chance.choice((self.name(), ""))
+
+        def work(tx: Transaction) -> None:
+            owner = services.find(tx, name).id if name else ""
+            stores.create(tx, StoreKind.KV, key, owner=owner)
+
+        await self.acknowledged(Change("keep", key, text=name), work)
+
+    async def drop(self) -> None:
+        key = self.key()
+
+        def work(tx: Transaction) -> None:
+            stores.delete(tx, stores.find(tx, StoreKind.KV, key).id)
+
+        await self.acknowledged(Change("drop", key), work)
 
     def name(self) -> str:
         return f"service-{self.chance.randrange(SERVICES)}"

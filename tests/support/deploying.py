@@ -159,6 +159,11 @@ class Load:
             self._changes += 1
             self._changed.notify_all()
 
+    def _wait_for_changes(self, count: int) -> None:
+        with self._changed:
+            wanted = self._changes + count
+            self._changed.wait_for(lambda: self._changes >= wanted or self._stop.is_set(), DEADLINE)
+
     def wait_for_answers(self, count: int) -> None:
         """Until so many more have come, or no client is left to ask."""
         with self._answered:
@@ -196,7 +201,7 @@ class Load:
                     client.sendall(asked)
                     status, body, closed = _answer(client)
                     moments = self.timeline.between(begin, perf_counter())
-                    text = self._check(status, body[:TEXT], moments)
+                    text = self._check(status, body, moments)
                     if status == 200 and (number := body[TEXT:].strip()):
                         seen = self._check_number(text, int(number), moments[0], seen)
                     with self._answered:
@@ -214,7 +219,9 @@ class Load:
     def _check(self, status: int, said: str, moments: list[Moment]) -> str:
         """What the program says of itself; it is noted when nothing of the kind was served."""
         may = frozenset(itertools.chain.from_iterable(moment.texts for moment in moments))
-        text = said.strip() if status == 200 else GONE if status == 421 else f"{status} {said}"
+        text = (
+            said[:TEXT].strip() if status == 200 else GONE if status == 421 else f"{status} {said}"
+        )
         if text not in may:
             self._fail(f"{text!r}, where {sorted(may)} may be")
         return text
@@ -236,16 +243,11 @@ class Load:
                 status = int(answer.readline().split()[1])
                 while answer.readline().strip():
                     pass
-                said = _chunk(answer) if status == 200 else b""
+                said = _chunk(answer) if status == 200 else answer.read()
                 text = self._check(
                     status, said.decode(), self.timeline.between(begin, perf_counter())
                 )
-                with self._changed:
-                    since = self._changes
-                    self._changed.wait_for(
-                        lambda since=since: self._changes >= since + 2 or self._stop.is_set(),
-                        DEADLINE,
-                    )
+                self._wait_for_changes(2)
                 client.sendall(b"after")
                 rest = b""
                 while piece := _chunk(answer):

@@ -17,7 +17,7 @@ from edge.admin.api import NDJSON, Call, Reply, Route
 from edge.admin.around import Around
 from edge.admin.control import LogFilter
 from edge.admin.fastly.shape import answer, done, endpoint
-from edge.catalogue import services
+from edge.admin.v1.finding import counted_name
 from edge.errors import ApiRefused, Refusal
 
 LATE_SECONDS: Final = 0.3  # lines take up to this to get here, and windows end that much earlier
@@ -78,8 +78,7 @@ class _Tail:
         )
 
     async def _name(self, call: Call) -> str:
-        named = call.params["service"]
-        return (await self._around.catalogue.read(lambda tx: services.find(tx, named))).name
+        return await counted_name(self._around, call.params["service"])
 
 
 def _log(facts: Facts) -> tuple[float, dict[str, object]]:

@@ -85,7 +85,7 @@ class _Packages:
         """What was sent; of its forms on the way nothing is kept while it is compiled."""
         form = call.headers("content-type") or ""
         data = await asyncio.to_thread(read_field, await call.body.read(), form)
-        return await uploads.unpack(self._around, data, no_progress)
+        return await uploads.unpack(self._around, call, data, no_progress)
 
 
 def read_field(body: bytes, content_type: str) -> bytes:

@@ -248,5 +248,6 @@ def _json_object(data: bytes) -> dict[str, object]:
 
 
 def _invalid(name: str, value: object, wanted: str) -> ApiRefused:
-    shown = repr(value)[:80]
+    # What is nested is not quoted: it may be a private key that was sent in a list.
+    shown = "nested" if isinstance(value, list | dict) else repr(value)[:80]
     return ApiRefused(Refusal.INVALID, f"{name[:64]} is {shown}; it must be {wanted}")

@@ -15,6 +15,7 @@ from edge.admin.api import Call, Reply, Route
 from edge.admin.around import Around
 from edge.admin.control import ServiceStats
 from edge.admin.fastly.shape import answer, endpoint
+from edge.admin.v1.finding import counted_name
 from edge.catalogue import services
 from edge.catalogue.records import Page, ServiceRecord
 from edge.errors import ApiRefused, Refusal
@@ -80,6 +81,7 @@ class _Stats:
 
     async def _find(self, call: Call) -> ServiceRecord:
         named = call.params["service"]
+        await counted_name(self._around, named)
         return await self._around.catalogue.read(lambda tx: services.find(tx, named))
 
     async def _all(self) -> list[tuple[ServiceRecord, Block]]:

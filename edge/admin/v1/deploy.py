@@ -148,13 +148,13 @@ class _Deploy:
         body = await call.body.read()
 
         async def work(progress: Progress) -> Mapping[str, object]:
-            upload = await unpack(self.around, body, progress)
+            upload = await unpack(self.around, call, body, progress)
             wanted = _Wanted(call, name, upload, domains, activate, terms)
             return (await self._deploy(wanted, progress))[1]
 
         if wants_events(call):
             return Reply(200, event_stream(call, work), NDJSON)
-        upload = await unpack(self.around, body, no_progress)
+        upload = await unpack(self.around, call, body, no_progress)
         wanted = _Wanted(call, name, upload, domains, activate, terms)
         status, facts = await self._deploy(wanted, no_progress)
         return json_reply(facts, status)
@@ -269,10 +269,9 @@ class _Deploy:
 
 def _base(tx: Transaction, wanted: _Wanted) -> _Base:
     """What is there already."""
-    record = services.by_name(tx, wanted.name)
-    if record is None:
-        with suppress(ApiRefused):  # perhaps the name is an id
-            record = services.find(tx, wanted.name)
+    record = None
+    with suppress(ApiRefused):  # by id first: no name takes the place of another one's id
+        record = services.find(tx, wanted.name)
     if record is None:
         _check_name(wanted.name)
         return _Base(None, None, (), None)

@@ -38,6 +38,17 @@ async def find_service(around: Around, call: Call) -> ServiceRecord:
     return await around.catalogue.read(lambda tx: services.find(tx, name))
 
 
+async def counted_name(around: Around, named: str) -> str:
+    """By which name lines and numbers of a service of the catalogue are known.
+
+    Raises ApiRefused NOT_FOUND; OWNED_BY_FILE when that name is one of the file's by now: what is
+    known under it is that service's, and not for whoever has a token of this one.
+    """
+    name = (await around.catalogue.read(lambda tx: services.find(tx, named))).name
+    refuse_file_service(around, name)
+    return name
+
+
 def number_of(call: Call) -> int:
     """The version that `{number}` names; its schema has made sure that it is one."""
     return int(call.params["number"])

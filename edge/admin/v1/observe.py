@@ -13,7 +13,7 @@ from edge.admin.api import NDJSON, Call, Operation, Parameter, Reply, Route
 from edge.admin.around import Around
 from edge.admin.control import LogFilter, ServiceStats
 from edge.admin.documents import is_yes, json_reply
-from edge.admin.v1.finding import file_service, number_of
+from edge.admin.v1.finding import counted_name, file_service, number_of
 from edge.admin.v1.versions import ONE, ONE_PARAMS
 from edge.admin.v1.views import SERVICE_NAME
 from edge.catalogue import services, versions
@@ -163,7 +163,7 @@ class _Watching:
         named = call.params["service"]
         if file_service(self.around, named) is not None:
             return named
-        return (await self.around.catalogue.read(lambda tx: services.find(tx, named))).name
+        return await counted_name(self.around, named)
 
 
 def nothing_counted(service: str, version: int | None) -> ServiceStats:

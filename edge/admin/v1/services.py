@@ -26,6 +26,7 @@ from edge.admin.v1.finding import (
     find_service,
 )
 from edge.admin.v1.views import (
+    NEW_NAME,
     SERVICE,
     SERVICE_NAME,
     domains_of,
@@ -38,7 +39,7 @@ from edge.catalogue.records import Part, PartKind, Scope, ServiceRecord
 
 _CHANGE = schema.obj(
     optional={
-        "name": schema.text(1, 63, r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+        "name": NEW_NAME,
         "comment": schema.text(0, 4096),
     }
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from edge.admin.api import Call
 from edge.admin.around import Around
 from edge.admin.control import Inspection, Progress
 from edge.admin.v1.settings import ModuleNeeds
@@ -20,12 +21,18 @@ FORMS = {  # what clients say it is; the bytes decide
 }
 
 
-async def unpack(around: Around, body: bytes, progress: Progress) -> Upload:
-    """Raises ApiRefused PACKAGE_INVALID or TOO_LARGE."""
-    progress("received", {"bytes": len(body)})
+async def unpack(around: Around, call: Call, data: bytes, progress: Progress) -> Upload:
+    """What `data`, the body of `call` or a part of it, is.
+
+    Raises ApiRefused PACKAGE_INVALID, TOO_LARGE, and BUSY when too many programs are held already:
+    a package of kilobytes may hold a hundred megabytes, and waits for its turn to be compiled.
+    """
+    progress("received", {"bytes": len(data)})
     most = around.settings.admin.package_bytes
-    upload = await asyncio.to_thread(read_upload, body, max_module=most)
+    upload = await asyncio.to_thread(read_upload, data, max_module=most)
     package = upload.package
+    if upload.module is not await call.body.read():
+        call.body.hold(package.size)
     progress(
         "unpacked",
         {"bytes": package.size, "sha256": package.sha256, "language": package.language},

@@ -54,6 +54,6 @@ class _Validate:
     async def validate(self, call: Call) -> Reply:
         settings = {"unknown_imports": call.asked("unknown_imports", "refuse")}
         needs = module_needs(self.around, "program", settings)
-        upload = await unpack(self.around, await call.body.read(), no_progress)
+        upload = await unpack(self.around, call, await call.body.read(), no_progress)
         inspection = await look(self.around, upload, no_progress, needs, label="validate")
         return json_reply(inspection_view(inspection, upload.package.language))

@@ -48,6 +48,7 @@ _CLONE: Final = schema.obj(
     }
 )
 _CHANGE: Final = schema.obj({"comment": _COMMENT})
+_SPACE: Final = 1024  # bytes in which a document begins, if it is one and no program
 DEFINITION: Final[Schema] = {
     "type": "object",
     "description": "The keys of a service in the configuration except `module`; stores are named: "
@@ -151,13 +152,15 @@ class _Versions:
     async def create(self, call: Call) -> Reply:
         record = await find_service(self.around, call)
         body = await call.body.read()
-        if not body or body.lstrip()[:1] == b"{":
+        if not body or body[:_SPACE].lstrip().startswith(b"{"):
+            if len(body) > SMALL_BODY:
+                raise ApiRefused(Refusal.TOO_LARGE, f"a document has at most {SMALL_BODY} bytes")
             wanted = parse_json(body) if body else {}
             schema.require(_CLONE, wanted, "the request body")
             assert isinstance(wanted, dict)
             return await self._clone(call, record, wanted)
         latest = await self.around.catalogue.read(lambda tx: versions.latest(tx, record.id))
-        upload = await self._upload(record, body, latest)
+        upload = await self._upload(call, record, body, latest)
         number = None if latest is None else latest.number
 
         def work(tx: Transaction) -> VersionRecord:
@@ -205,7 +208,7 @@ class _Versions:
         draft = await self.around.catalogue.read(
             lambda tx: versions.changeable(tx, record.id, number, expect)
         )
-        upload = await self._upload(record, await call.body.read(), draft)
+        upload = await self._upload(call, record, await call.body.read(), draft)
         return await self._changed(
             call,
             lambda tx, service, number: versions.set_package(
@@ -262,10 +265,10 @@ class _Versions:
         return self._version(await self.around.catalogue.write(call.actor, work), 201)
 
     async def _upload(
-        self, record: ServiceRecord, body: bytes, base: VersionRecord | None
+        self, call: Call, record: ServiceRecord, body: bytes, base: VersionRecord | None
     ) -> Upload:
         """A program that could be served with the settings of `base`, and is stored by now."""
-        upload = await unpack(self.around, body, no_progress)
+        upload = await unpack(self.around, call, body, no_progress)
         needs = module_needs(self.around, record.name, base.settings if base else {})
         refuse_unfit(await look(self.around, upload, no_progress, needs, label=record.name))
         await store(self.around, upload)

@@ -21,8 +21,11 @@ from edge.catalogue.records import (
 from edge.model.names import DEFAULT_HOST, read_one_host
 
 WHOLE: Final = 10_000  # shares are clients in so many
+_NAME_RULE: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_NAME_WORDS: Final = "letters, digits, `.`, `_` and `-`, a letter or digit first"
+NEW_NAME: Final = schema.text(1, 63, _NAME_RULE, f"Name of the service: {_NAME_WORDS}.")
 SERVICE_NAME: Final = schema.text(
-    1, 63, r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "Name of the service, or its id."
+    1, 63, _NAME_RULE, f"Name of the service ({_NAME_WORDS}), or its id."
 )
 NUMBER: Final = schema.number(1, 2**31 - 1, kind="integer", about="Number of a version.")
 WHEN: Final = schema.text(about="ISO 8601, UTC.")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import click
+from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -17,6 +18,7 @@ from edge.client.api import Answer
 from edge.client.commands.services import served_or_latest
 from edge.client.completing import service_names
 from edge.client.failures import Refused, Unreachable
+from edge.client.node_view import node_view
 from edge.client.options import Command
 from edge.client.sending import service_path
 from edge.client.session import Session, pass_session
@@ -316,11 +318,7 @@ def nodes(session: Session) -> None:
 
 def _nodes(found: Any) -> RenderableType:
     items = found.get("items") if isinstance(found, dict) else found
-    return facts(
-        (key.replace("_", " "), value if not isinstance(value, (dict, list)) else json.dumps(value))
-        for one in rows_of(items or [])
-        for key, value in one.items()
-    )
+    return Lines(*map(node_view, rows_of(items or [])))
 
 
 COMMANDS = (logs, stats, invoke, nodes)

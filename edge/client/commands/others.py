@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 from click.shell_completion import get_completion_class
-from rich.console import RenderableType
 
 from edge.client.failures import Unusable
+from edge.client.node_view import node_view
 from edge.client.options import Command
 from edge.client.session import Session, pass_session
-from edge.client.show import facts
 
 
 class _PassedOn(click.Command):
@@ -57,14 +55,7 @@ def purge(session: Session, service: str | None, keys: tuple[str, ...], url: str
 @pass_session
 def status(session: Session) -> None:
     """Show what the server says of itself."""
-    session.show(session.api.get("/v1/status"), _status)
-
-
-def _status(found: dict[str, Any]) -> RenderableType:
-    return facts(
-        (key.replace("_", " "), json.dumps(value) if isinstance(value, (dict, list)) else value)
-        for key, value in found.items()
-    )
+    session.show(session.api.get("/v1/status"), node_view)
 
 
 @click.command(cls=Command)

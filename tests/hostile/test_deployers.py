@@ -1,0 +1,166 @@
+"""Developers who mean harm to the server or to their neighbours: what they deploy, and how much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge import transfer
+from edge.catalogue import entries, parts, stores, tokens
+from edge.catalogue.database import Transaction
+from edge.catalogue.records import PartKind, Scope, Store, StoreKind
+from edge.errors import ApiRefused, Refusal
+from edge.model.definition import read_definition
+from edge.model.service import Version
+from edge.rollout import definition
+from edge.rollout.first import add_deployed
+from tests.support.loop import in_loop
+from tests.support.rollout import ALICE, Yard, yard
+
+KEY = "-----BEGIN PRIVATE KEY-----\nhush\n-----END PRIVATE KEY-----\n"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def with_store(at: Yard, name: str, size: int, links: int = 1) -> str:
+    """The id of a service that opens a store with `size` bytes under `links` names."""
+    service_id = at.service(name, name)
+
+    def work(tx: Transaction) -> None:
+        store = stores.create(tx, StoreKind.CONFIG, name)
+        fill(tx, store.id, size)
+        for number in range(links):
+            parts.add(tx, service_id, 1, PartKind.LINK, f"flags{number}", {"store": store.id})
+
+    at.catalogue.write_now(ALICE, work)
+    return service_id
+
+
+def fill(tx: Transaction, store: str, size: int) -> None:
+    for at in range(0, size, 4000):
+        entries.put(tx, store, f"{at:04}", b"v" * 3996)
+
+
+async def restarted(at: Yard) -> dict[str, Version]:
+    """What is served after a start, by service."""
+    at.fleet.world = await add_deployed(at.fleet.world, at.catalogue, at.publisher)
+    return {version.service.name: version for version in at.fleet.world.snapshot.versions}
+
+
+@in_loop
+async def test_services_that_no_longer_fit_together_start_all_the_same_without_the_largest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard(tmp_path) as at:
+        for name, size in (("a-hog", 40_000), ("b", 4_000), ("c", 8_000)):
+            await at.changes.activate(ALICE, with_store(at, name, size), 1)
+    monkeypatch.setattr(transfer, "MAX_TO_WORKER", transfer.RESERVE + 35_000)
+    async with yard(tmp_path) as at:
+        served = await restarted(at)
+        assert "do not fit beside those of other services" in served["a-hog"].refused
+        assert served["a-hog"].service.routes  # whoever asks for it is told, and not by another
+        assert not served["a-hog"].service.config_stores
+        assert not served["b"].refused
+        assert not served["c"].refused
+        packed = transfer.Sender().pack(at.fleet.world.snapshot, {}, frozenset())
+        assert len(packed.frame) < 35_000
+
+
+@in_loop
+async def test_what_fits_again_can_be_activated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard(tmp_path) as at:
+        hog = with_store(at, "hog", 40_000)
+        await at.changes.activate(ALICE, hog, 1)
+    monkeypatch.setattr(transfer, "MAX_TO_WORKER", transfer.RESERVE + 20_000)
+    async with yard(tmp_path) as at:
+        assert (await restarted(at))["hog"].refused
+        at.catalogue.write_now(
+            ALICE,
+            lambda tx: entries.replace_all(tx, stores.find(tx, StoreKind.CONFIG, "hog"), {}),
+        )
+        await at.changes.activate(ALICE, hog, 1)
+        assert not at.fleet.world.versions_of(hog)[0].refused
+
+
+@in_loop
+async def test_one_store_under_a_hundred_names_is_refused_before_it_fills_our_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(definition, "MAX_CONTENTS", 100_000)
+    async with yard(tmp_path) as at:
+        read: list[str] = []
+        contents = entries.contents
+
+        def counted(tx: Transaction, store: Store | str) -> dict[str, bytes]:
+            read.append(str(store))
+            return contents(tx, store)
+
+        monkeypatch.setattr(entries, "contents", counted)
+        hog = with_store(at, "hog", 20_000, links=100)
+        with pytest.raises(ApiRefused, match="100000 are allowed") as caught:
+            await at.changes.activate(ALICE, hog, 1)
+        assert caught.value.refusal is Refusal.LIMIT
+        assert len(read) < 5
+        assert at.record(hog).active is None
+
+
+@in_loop
+async def test_a_store_that_grew_too_large_while_it_was_served_takes_its_own_service_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard(tmp_path) as at:
+        for name in ("hog", "other"):
+            await at.changes.activate(ALICE, with_store(at, name, 8_000), 1)
+        at.catalogue.write_now(
+            ALICE, lambda tx: fill(tx, stores.find(tx, StoreKind.CONFIG, "hog").id, 40_000)
+        )
+    monkeypatch.setattr(definition, "MAX_CONTENTS", 20_000)
+    async with yard(tmp_path) as at:
+        served = await restarted(at)
+        assert "20000 are allowed" in served["hog"].refused
+        assert served["hog"].service.routes
+        assert not served["other"].refused
+
+
+def test_facts_of_modules_count_as_well() -> None:
+    """Incremental frames are small; the one that a fresh worker needs has them all."""
+    from tests.process.test_transfer import artifacts, version
+
+    one = version("one")
+    (artifact,) = artifacts(one).values()
+    named = replace(artifact.info, exports=tuple(f"{'e' * 100}{n}" for n in range(100)))
+    wordy = replace(artifact, info=named)
+    assert transfer.size_of(one, wordy) > transfer.size_of(one, artifact) + 10_000
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        {"client_certificate": {"certificate": CERTIFICATE + KEY, "key": KEY}},
+        {"client_certificate": {"certificate": KEY, "key": KEY}},
+        {"ca_certificate": CERTIFICATE + KEY},
+    ],
+)
+def test_a_private_key_where_certificates_are_shown_is_refused_and_not_quoted(
+    backend: dict[str, object],
+) -> None:
+    fields = {"backends": {"origin": {"url": "https://origin.test", **backend}}}
+    with pytest.raises(ApiRefused, match="has a private key in it") as caught:
+        read_definition("shop", fields)
+    assert "hush" not in caught.value.detail + "".join(map(str, caught.value.problems))
+
+
+@pytest.mark.parametrize("at", [253_402_300_800.0, 1e300, float("inf"), float("nan")])
+@in_loop
+async def test_a_token_that_no_calendar_can_tell_the_end_of_is_refused(
+    at: float, tmp_path: Path
+) -> None:
+    """Else nobody could list tokens any more."""
+    async with yard(tmp_path) as its:
+        with pytest.raises(ApiRefused, match="9999"):
+            its.catalogue.write_now(
+                ALICE, lambda tx: tokens.create(tx, "for ever", [Scope.READ], expires_at=at)
+            )
