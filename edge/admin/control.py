@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edge.catalogue.records import Actor
+from edge.errors import Problem
 from edge.model.limits import Limits
+from edge.model.route import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,13 @@ class ControlPlane(Protocol):
 
     async def unstage(self, actor: Actor, service_id: str) -> None: ...
 
+    async def refresh(self, actor: Actor, service_id: str) -> None:
+        """Serve what the catalogue says of a service, under the name that it has there now.
+
+        ApiRefused as `activate`; workers keep what they have then.
+        """
+        ...
+
     async def delete_service(self, actor: Actor, service_id: str, *, force: bool) -> None:
         """Remove a service, its versions, and the packages nobody else has.
 
@@ -221,6 +230,15 @@ class ControlPlane(Protocol):
         ...
 
     def file_services(self) -> tuple[FileService, ...]: ...
+
+    def foreign_hosts(
+        self, service_id: str, name: str, routes: Sequence[Route]
+    ) -> tuple[Problem, ...]:
+        """Of a service's routes, those on hosts that another service answers on now.
+
+        Any thread may ask.
+        """
+        ...
 
     def is_loaded(self, service: str, number: int) -> bool:
         """Whether workers serve this version now."""

@@ -23,7 +23,7 @@ async def change_service(
 ) -> ServiceRecord:
     """`record` as it is afterwards; what is None stays.
 
-    ApiRefused as `services.update` and `ControlPlane.activate`, and OWNED_BY_FILE; then all stays.
+    ApiRefused as `services.update` and `ControlPlane.refresh`, and OWNED_BY_FILE; then all stays.
     """
     if name is not None:
         refuse_file_service(around, name)
@@ -34,19 +34,10 @@ async def change_service(
     if changed.name == record.name:
         return changed
     try:
-        await _publish(around, call, changed)
+        await around.control.refresh(call.actor, record.id)
     except BaseException:
         await around.catalogue.write(
             call.actor, lambda tx: services.update(tx, record.id, name=record.name)
         )
         raise
     return changed
-
-
-async def _publish(around: Around, call: Call, changed: ServiceRecord) -> None:
-    control = around.control
-    if changed.active is not None:
-        await control.activate(call.actor, changed.id, changed.active)
-    elif changed.staged is not None:  # it is loaded under the old name, and nothing else would be
-        await control.unstage(call.actor, changed.id)
-        await control.stage(call.actor, changed.id, changed.staged)

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from edge.catalogue import stores
+from edge.catalogue import entry_rules, stores
 from edge.catalogue.checks import expect_revision
 from edge.catalogue.entry_rules import NETWORKS, read_key, read_value
 from edge.catalogue.ids import new_id
@@ -50,19 +50,14 @@ def contents(tx: Transaction, store: Store | str) -> dict[str, bytes]:
 
 def total_bytes(tx: Transaction, store: Store | str) -> int:
     """What the keys and values of a store take together; of secrets, as they are sealed."""
-    found = _found(tx, store)
-    return tx.count(
-        "SELECT coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM entry "
-        "WHERE store = ?",
-        found.id,
-    )
+    return tx.count("SELECT bytes FROM store WHERE id = ?", _found(tx, store).id)
 
 
 def served_bytes(tx: Transaction) -> dict[str, int]:
     """The same of all stores that the served versions of each service are linked to, by its id."""
     rows = tx.all(
-        "SELECT part.service, sum(length(CAST(key AS BLOB)) + length(value)) AS size FROM part "
-        "JOIN service ON service.id = part.service JOIN entry ON entry.store = part.store "
+        "SELECT part.service, sum(store.bytes) AS size FROM part "
+        "JOIN service ON service.id = part.service JOIN store ON store.id = part.store "
         "WHERE part.number IN (service.active, service.staged, service.canary) "
         "GROUP BY part.service"
     )
@@ -93,6 +88,7 @@ def put(
     """
     found = _expected(tx, store, expect)
     entry, before = _put(tx, found, key, value)
+    _refuse_large(tx, found)
     _changed(
         tx,
         found,
@@ -139,6 +135,7 @@ def replace_all(
         _delete(tx, found, key)
     for key, value in wanted.items():
         _put(tx, found, key, value)
+    _refuse_large(tx, found)
     _changed(tx, found, "entry.replace_all", {"entries": len(present)}, {"entries": len(wanted)})
 
 
@@ -177,6 +174,8 @@ def batch(
         else:
             entry, _ = _put(tx, found, key, value)
             after[entry.key] = _told(found, value)
+    if after:
+        _refuse_large(tx, found)
     if before or after:
         _changed(tx, found, "entry.batch", {"deleted": sorted(before)}, {"put": after})
 
@@ -220,6 +219,16 @@ def _put(tx: Transaction, store: Store, key: str, value: bytes) -> tuple[Entry, 
     )  # fmt: skip
     assert row is not None
     return _entry(store, row), before
+
+
+def _refuse_large(tx: Transaction, store: Store) -> None:
+    size = total_bytes(tx, store)
+    if size > entry_rules.STORE_BYTES:
+        raise ApiRefused(
+            Refusal.LIMIT,
+            f"the {store.kind.value} store {store.name!r} would have {size} bytes, and "
+            f"{entry_rules.STORE_BYTES} are kept; what is large belongs into a KV store",
+        )
 
 
 def _delete(tx: Transaction, store: Store, key: str) -> None:

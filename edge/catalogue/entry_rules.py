@@ -15,6 +15,8 @@ KEY_CHARS = 256
 VALUE_CHARS = 8000
 SECRET_BYTES = 64 * 1024
 ACL_COMMENT_CHARS = 4096
+# Keys and values of one store.  Every worker holds them in memory, once for each served link to it.
+STORE_BYTES = 8 * 1024 * 1024
 
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}", re.ASCII)
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from edge.catalogue.migrations import MIGRATIONS
 from edge.errors import ApiRefused, ConfigError, Problem, Refusal
 
+_RESTORE = "restore it from a copy, with secrets.key and packages of the same time"
 APPLICATION = 0x65646361  # PRAGMA application_id: "edca"
 OLDEST_SQLITE = (3, 38, 0)  # STRICT tables, and JSON functions that are always there
 _BUSY_SECONDS = 5.0  # for tools of the operator that look into the file
@@ -40,8 +41,10 @@ def open_writer(
         except BaseException:
             connection.close()
             raise
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.OperationalError) as error:
         raise unusable(path, str(error)) from error
+    except sqlite3.Error as error:
+        raise unusable(path, f"{error}; {_RESTORE}") from error
     return connection
 
 
@@ -90,8 +93,7 @@ def _prepare(path: Path, connection: sqlite3.Connection, migrations: tuple[str, 
     if [row[0] for row in found] != ["ok"]:
         raise unusable(
             path,
-            f"it is damaged ({'; '.join(row[0] for row in found)}); restore it from a copy, "
-            "with secrets.key and packages of the same time",
+            f"it is damaged ({'; '.join(row[0] for row in found)}); {_RESTORE}",
         )
     for number in range(version, len(migrations)):
         _migrate(connection, number + 1, migrations[number])

@@ -78,8 +78,8 @@ class Keyring:
             self._keys = self._read()
         elif needed:
             raise self._wrong(
-                f"is missing, and {len(needed)} of its keys seal secrets in the catalogue; nothing "
-                "is lost: put it back from your copy"
+                "is missing, and secrets in the catalogue are sealed with its keys; nothing is "
+                "lost: put it back from your copy"
             )
         else:
             self._write((_Key(new_id(), random(Aead.KEY_SIZE)),))

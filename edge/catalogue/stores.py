@@ -14,6 +14,7 @@ from edge.model.names import read_name
 if TYPE_CHECKING:
     from edge.catalogue.database import Transaction
 
+MOST_OF_ONE = 200  # stores of a kind that one service owns: it must not take those of all others
 OWNED = (StoreKind.DICTIONARY, StoreKind.SERVICE_ACL)  # their names are unique in a service
 
 
@@ -31,6 +32,15 @@ def create(tx: Transaction, kind: StoreKind, name: str, *, owner: str = "") -> S
             Refusal.LIMIT,
             f"there are {tx.limits.stores} stores of kind {kind.value}; delete one, or raise "
             "deploy.stores",
+        )
+    if (
+        owner
+        and tx.count("SELECT count(*) FROM store WHERE kind = ? AND owner = ?", kind.value, owner)
+        >= MOST_OF_ONE
+    ):
+        raise ApiRefused(
+            Refusal.LIMIT,
+            f"the service owns {MOST_OF_ONE} stores of kind {kind.value}; delete one",
         )
     made = new_id()
     tx.run(
@@ -131,6 +141,19 @@ def linked(tx: Transaction, store: str, *, served: bool = False) -> list[tuple[s
         "ORDER BY part.service, part.number",
         store, served,
     )  # fmt: skip
+    return [(row["service"], row["number"]) for row in rows]
+
+
+def left(tx: Transaction, store: str) -> list[tuple[str, int]]:
+    """The served versions that had a link to a store that has gone."""
+    rows = tx.all(
+        "SELECT DISTINCT part.service, part.number FROM service "
+        "JOIN part ON part.service = service.id "
+        "AND part.number IN (service.active, service.staged, service.canary) "
+        "WHERE part.store IS NULL AND part.kind IN ('link', 'dictionary', 'acl') "
+        "AND json_extract(part.data, '$.store') = ? ORDER BY part.service, part.number",
+        store,
+    )
     return [(row["service"], row["number"]) for row in rows]
 
 

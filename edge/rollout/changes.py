@@ -18,6 +18,7 @@ from edge.catalogue.records import Actor, Canary, ServiceRecord
 from edge.errors import ApiRefused, Refusal
 from edge.model.service import Role, Version
 from edge.rollout.baselines import Baselines, is_unwatched
+from edge.rollout.conflicts import shared_hosts
 from edge.rollout.errands import Errands
 from edge.rollout.publisher import Built, Persist, Publisher
 from edge.rollout.wanted import Serving
@@ -265,6 +266,14 @@ class Changes:
                 extra={"service": record.name, "version": number, "actor": actor.name},
             )
 
+    async def refresh(self, actor: Actor, service_id: str) -> None:
+        """Have workers serve what is remembered, under the name that the service has now."""
+        async with self._errands.turn(service_id):
+            record = await self._catalogue.read(lambda tx: services.get(tx, service_id))
+            serving = Serving.of(record)
+            if not serving.nothing:
+                await self._change(record, serving, actor, _remember_nothing, no_progress)
+
     async def delete(self, actor: Actor, service_id: str, *, force: bool) -> None:
         """Remove a service with its versions; `force` takes it from the clients it still has."""
         async with self._errands.turn(service_id):
@@ -321,7 +330,8 @@ class Changes:
             raise
         self._counters.deploys.add(record.name, "ok")
         self._pruned()
-        return made.warnings
+        world = self._fleet.world.snapshot.versions
+        return made.warnings + shared_hosts(record.id, made.versions, world)
 
     def _inspect(self, made: Built, built: Callable[[Built], None]) -> None:
         try:
@@ -371,6 +381,10 @@ class Changes:
             share=share,
             warnings=warnings,
         )
+
+
+def _remember_nothing(tx: Transaction) -> None:
+    """For what is in the catalogue already."""
 
 
 def _with_version(tx: Transaction, service_id: str, number: int) -> ServiceRecord:

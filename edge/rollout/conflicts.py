@@ -42,6 +42,82 @@ def _refuse_routes(version: Version, others: Sequence[Version]) -> None:
         )
 
 
+def refuse_foreign_hosts(
+    service_id: str, versions: Sequence[Version], present: Iterable[Version], domain: str | None
+) -> None:
+    """ApiRefused when a service would take a part of a host that another one serves.
+
+    The most specific route wins, so `shop.example/login` would get what clients mean for the
+    service of `shop.example`.  An operator may want that; a token of one service is not asked.
+    """
+    present = tuple(present)
+    for version in versions:
+        service = version.service
+        if version.role is not Role.ACTIVE:
+            continue
+        problems = foreign_hosts(service_id, service.name, service.routes, present, domain)
+        if problems:
+            raise ApiRefused(
+                Refusal.ROUTE_CONFLICT,
+                f"{service.name} would take a part of a host that another service has, which a "
+                "token of one service may not; choose another domain",
+                problems=problems,
+            )
+
+
+def foreign_hosts(
+    service_id: str,
+    name: str,
+    routes: Sequence[Route],
+    present: Iterable[Version],
+    domain: str | None,
+) -> tuple[Problem, ...]:
+    """One for each route of a service whose host another service answers on now.
+
+    What the service has at present stays its own.  Its name below `domain` is its own as well where
+    the other has no more than a wildcard above it.
+    """
+    active = [version for version in present if version.role is Role.ACTIVE]
+    own = {route.key for v in active if v.id == service_id for route in v.service.routes}
+    owners = _hosts_of_others(service_id, active)
+    default = f"{name}.{domain}".lower()
+    return tuple(
+        Problem(f"routes[{position}]", f"{host} belongs to {_owner(owners[host])}")
+        for position, route in enumerate(routes)
+        if route.key not in own
+        for host in ([route.host] if route.host == default else _covering(route.host))
+        if host in owners
+    )
+
+
+def shared_hosts(
+    service_id: str, versions: Iterable[Version], present: Iterable[Version]
+) -> tuple[str, ...]:
+    """Warnings: hosts of a service that others answer on as well, by path."""
+    owners = _hosts_of_others(service_id, present)
+    hosts = [route.host for v in versions if v.role is Role.ACTIVE for route in v.service.routes]
+    return tuple(
+        f"the host {host} is shared with {_owner(owners[host])}: the longest path decides"
+        for host in dict.fromkeys(hosts)
+        if host in owners
+    )
+
+
+def _hosts_of_others(service_id: str, present: Iterable[Version]) -> dict[str, Version]:
+    return {
+        route.host: version
+        for version in present
+        if version.id != service_id and version.role is Role.ACTIVE
+        for route in version.service.routes
+    }
+
+
+def _covering(host: str) -> list[str]:
+    """The host, and every wildcard but `*` that has it, the most specific first."""
+    labels = host.removeprefix("*.").split(".")
+    return [host, *(f"*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))]
+
+
 def _owner(version: Version) -> str:
     name = version.service.name
     return f"service {name}" if version.id else f"service {name} of the configuration file"

@@ -13,6 +13,7 @@ from typing import Final
 
 from edge.catalogue import definition, entries, parts, services, versions
 from edge.catalogue.database import Transaction
+from edge.catalogue.entry_rules import STORE_BYTES
 from edge.catalogue.packages import PackageStore
 from edge.catalogue.records import Part, PartKind, Store, StoreKind
 from edge.errors import ApiRefused, Refusal
@@ -30,7 +31,7 @@ from edge.upstream.fetch import UpstreamFailed
 
 # Keys and values of all stores that one version opens, which every worker holds in memory, a store
 # as often as it is linked.  Values that are longer or more belong into a KV store.
-MAX_CONTENTS: Final = 8 * 1024 * 1024
+MAX_CONTENTS: Final = STORE_BYTES
 
 # What a program is told of an entry of a list that Fastly's API has no actions for: an address of
 # it is blocked, and a negated entry is an exception from a larger one.

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -46,7 +47,8 @@ IDLE_SECONDS: Final = 60.0
 SWEEP_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 5.0  # beyond what the version's own limits allow
 RECORD_SECONDS: Final = 0.5  # for the record of a request that is over; workers send every 50 ms
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 6  # activations of the same service, one after the other, unload it each
+_PAUSE_SECONDS: Final = 0.02  # before the second attempt, and as much more before each after that
 _OURS: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id", b"trailer"}
 
 
@@ -75,6 +77,7 @@ class Invoker:
         self._now = now
         self._under_way = 0
         self._loaded: dict[tuple[str, int], float] = {}  # last use of what was loaded for this
+        self._loading: Counter[tuple[str, int]] = Counter()  # invocations that wait for it
 
     async def invoke(
         self, actor: Actor, service_id: str, number: int, request: InvokeRequest
@@ -84,7 +87,8 @@ class Invoker:
             raise ApiRefused(Refusal.BUSY, f"{MAX_AT_ONCE} invocations are under way; try later")
         self._under_way += 1
         try:
-            for _ in range(_ATTEMPTS):
+            for attempt in range(_ATTEMPTS):
+                await asyncio.sleep(attempt * _PAUSE_SECONDS)
                 version = await self._version(service_id, number)
                 answer = await self._ask(version, actor, request)
                 if answer.outcome != NOT_HERE:  # else it was unloaded in between
@@ -113,11 +117,16 @@ class Invoker:
 
     async def _version(self, service_id: str, number: int) -> Version:
         found = self._find(service_id, number)
-        if found is None:
-            found = await self._load(service_id, number)
-        elif (service_id, number) in self._loaded:
+        if found is not None and (service_id, number) in self._loaded:
             self._loaded[service_id, number] = self._now()
-        return found
+            if await self._is_stale(found):
+                await self._unload(service_id, number, stale=True)
+                found = None
+        return await self._load(service_id, number) if found is None else found
+
+    async def _is_stale(self, found: Version) -> bool:
+        """Whether a draft, or a store that it is linked to, has changed since it was loaded."""
+        return found.role is Role.STAGED and not await self._publisher.is_current(found)
 
     def _find(self, service_id: str, number: int) -> Version | None:
         for version in self._fleet.world.versions_of(service_id):
@@ -128,15 +137,17 @@ class Invoker:
         return None
 
     async def _load(self, service_id: str, number: int) -> Version:
+        key = service_id, number
         self._loaded = {
-            key: used for key, used in self._loaded.items() if self._find(*key) is not None
+            key: used for key, used in self._loaded.items() if key in self._loading or self._is(key)
         }
-        if len(self._loaded) >= MAX_LOADED:
+        if key not in self._loaded and len(self._loaded) >= MAX_LOADED:
             raise ApiRefused(
                 Refusal.BUSY,
                 f"{MAX_LOADED} versions are loaded for invocations; wait a minute, or stage it",
             )
-        self._loaded[service_id, number] = self._now()  # its place, while it is loaded
+        self._loaded[key] = self._now()  # its place, while it is loaded
+        self._loading[key] += 1
         try:
             async with self._errands.turn(service_id):
                 found = self._find(service_id, number)
@@ -144,13 +155,25 @@ class Invoker:
                     built = await self._publisher.build(service_id, Serving(staged=number))
                     (found,) = built.versions
                     await self._publish(service_id, number, built)
-        except BaseException:
-            self._loaded.pop((service_id, number), None)
-            raise
+                self._loaded[key] = self._now()
+        finally:
+            self._loading[key] -= 1
+            if not self._loading[key]:
+                del self._loading[key]
+                if not self._is(key):
+                    self._loaded.pop(key, None)
         return found
 
-    async def _unload(self, service_id: str, number: int) -> None:
+    def _is(self, key: tuple[str, int]) -> bool:
+        """Whether workers have that version of that service, for whatever reason."""
+        service_id, number = key
+        return any(v.number == number for v in self._fleet.world.versions_of(service_id))
+
+    async def _unload(self, service_id: str, number: int, *, stale: bool = False) -> None:
         async with self._errands.turn(service_id):
+            used = self._loaded.get((service_id, number), 0.0)
+            if self._now() - used <= IDLE_SECONDS and not stale:
+                return  # somebody came while we waited for our turn
             self._loaded.pop((service_id, number), None)
             found = self._find(service_id, number)
             if found is None or found.role is not Role.STAGED:

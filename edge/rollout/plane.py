@@ -24,11 +24,13 @@ from edge.admin.control import (
 )
 from edge.admin.status import Status
 from edge.catalogue.records import Actor
-from edge.errors import ApiRefused
+from edge.errors import ApiRefused, Problem
 from edge.model.limits import Limits
 from edge.model.parse import Config
+from edge.model.route import Route
 from edge.rollout.canaries import Canaries
 from edge.rollout.changes import Changes
+from edge.rollout.conflicts import foreign_hosts
 from edge.rollout.eraser import Eraser
 from edge.rollout.errands import Errands
 from edge.rollout.facts import configuration_of, file_services_of, nodes_of
@@ -159,6 +161,10 @@ class Plane:
         """See ControlPlane."""
         await self._errands.do(partial(self._changes.stage, actor, service_id, None))
 
+    async def refresh(self, actor: Actor, service_id: str) -> None:
+        """See ControlPlane."""
+        await self._errands.do(partial(self._changes.refresh, actor, service_id))
+
     async def delete_service(self, actor: Actor, service_id: str, *, force: bool) -> None:
         """See ControlPlane."""
         await self._errands.do(partial(self._changes.delete, actor, service_id, force=force))
@@ -214,6 +220,14 @@ class Plane:
     def file_services(self) -> tuple[FileService, ...]:
         """See ControlPlane."""
         return file_services_of(self._fleet.world)
+
+    def foreign_hosts(
+        self, service_id: str, name: str, routes: Sequence[Route]
+    ) -> tuple[Problem, ...]:
+        """See ControlPlane."""
+        domain = self._loader.config.settings.deploy.domain
+        present = self._fleet.world.snapshot.versions
+        return foreign_hosts(service_id, name, routes, present, domain)
 
     def is_loaded(self, service: str, number: int) -> bool:
         """See ControlPlane; `service` is a name or an id."""

@@ -18,7 +18,7 @@ from edge.catalogue.packages import PackageStore
 from edge.catalogue.records import Actor
 from edge.errors import ApiRefused, ConfigError, ModuleRefused, Refusal
 from edge.model.service import Version
-from edge.rollout.conflicts import refuse_taken
+from edge.rollout.conflicts import refuse_foreign_hosts, refuse_taken
 from edge.rollout.loader import Loader
 from edge.rollout.wanted import Serving, Wanted
 from edge.runtime.artifacts import Artifact
@@ -84,6 +84,12 @@ class Publisher:
             self.discard(Built(service_id, tuple(versions), {}, ()))
             raise
         return Built(service_id, tuple(versions), artifacts, tuple(wanted))
+
+    async def is_current(self, version: Version) -> bool:
+        """Whether a version that is loaded, staged, is what the catalogue says of it."""
+        serving = Serving(staged=version.number)
+        wanted = await self._catalogue.read(lambda tx: self._loader.load(tx, version.id, serving))
+        return [(w.service, w.sha256) for w in wanted] == [(version.service, version.sha256)]
 
     async def refused(self, service_id: str, serving: Serving, why: str) -> Built:
         """The active version as one that cannot be served: whoever asks for it is told so.
@@ -159,7 +165,11 @@ class Publisher:
     ) -> World:
         def make(world: World) -> World:
             for each in built:
-                refuse_taken(each.id, each.versions, world.snapshot.versions)
+                present = world.snapshot.versions
+                refuse_taken(each.id, each.versions, present)
+                if actor is not None and actor.service_id:
+                    domain = self._loader.config.settings.deploy.domain
+                    refuse_foreign_hosts(each.id, each.versions, present, domain)
                 world = world.with_service(each.id, each.versions, each.artifacts)
             return world.with_quarantined(self._breaker.quarantined)
 

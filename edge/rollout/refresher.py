@@ -25,6 +25,9 @@ log = logging.getLogger("edge.rollout")
 PAUSE_SECONDS: Final = 0.05  # between two rounds, or as long as the round took
 TROUBLE_SECONDS: Final = 1.0  # when workers or the catalogue did not take one
 MOST_SECONDS: Final = 60.0  # when workers refuse the same service again and again
+# What is wrong with one service, and no reason for its neighbours to wait: a reload may give it a
+# name below `deploy.domain` that another one has.
+_OF_ONE: Final = (Refusal.NOT_ACTIVATED, Refusal.ROUTE_CONFLICT, Refusal.OWNED_BY_FILE)
 
 
 class Refresher:
@@ -103,7 +106,7 @@ class Refresher:
                 if changed:
                     await self._publisher.publish(changed)
             except ApiRefused as error:
-                if error.refusal is not Refusal.NOT_ACTIVATED:
+                if error.refusal not in _OF_ONE:
                     raise
                 refused = await self._publish_each(changed)
             for each in changed:
@@ -148,7 +151,6 @@ def _linked(tx: Transaction, changed: Iterable[str], again: Iterable[str]) -> se
     served = {record.id for record in services.served(tx)}
     found = set(again) & served
     for store_id in changed:
-        if tx.one("SELECT 1 FROM store WHERE id = ?", store_id) is None:
-            return served  # it has gone, and with it what was linked: whoever had it looks again
+        found.update(service_id for service_id, _ in stores.left(tx, store_id))
         found.update(service_id for service_id, _ in stores.linked(tx, store_id, served=True))
     return found

@@ -116,8 +116,8 @@ class Settings:
         Path,
         About(
             Kind.PATH,
-            "Directory for KV stores, compiled modules and their key, for one server at a time; "
-            "made with mode 0700.",
+            "Directory for what is deployed, KV stores, keys, the first token and compiled "
+            "modules, for one server at a time; made with mode 0700.",
             "Put it on a disk that survives a restart.",
         ),
     ] = Path("var")

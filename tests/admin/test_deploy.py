@@ -201,3 +201,10 @@ def test_programs_unpacked_from_packages_count_as_what_is_held(server: ApiServer
     assert names(server) == []
     assert held.now == 0
     assert server.ask("PUT", "/v1/services/hello", body).status == 201
+
+
+def test_a_name_that_is_none_is_told_what_names_are_made_of(server: ApiServer) -> None:
+    answer = server.ask("PUT", "/v1/services/my%20shop?activate=true", HELLO)
+    assert (answer.status, answer.code) == (422, "invalid")
+    assert "letters, digits" in answer.json["detail"]
+    assert names(server) == []

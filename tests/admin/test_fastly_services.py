@@ -233,6 +233,21 @@ def test_domains_are_hosts_and_nothing_else(server: ApiServer) -> None:
         assert server.ask("POST", path, {"name": name}).status == 422, name
 
 
+def test_a_token_of_one_service_adds_no_domain_of_anothers_host(server: ApiServer) -> None:
+    service = made(server)
+    server.control.taken_hosts = ("*.other.example",)
+    path = f"/service/{service}/version/1/domain"
+    token = server.token(Scope.DEPLOY, service_id=service)
+    assert server.ask("POST", path, {"name": "mine.example"}, token=token).status == 200
+    refused = server.ask("POST", path, {"name": "*.other.example"}, token=token)
+    assert refused.status == 409
+    assert "belongs to service other" in refused.json["detail"]
+    changed = server.ask("PUT", f"{path}/mine.example", {"name": "*.other.example"}, token=token)
+    assert changed.status == 409
+    assert [one["name"] for one in server.ask("GET", path).json] == ["mine.example"]
+    assert server.ask("POST", path, {"name": "*.other.example"}).status == 200
+
+
 def test_routes_with_paths_of_our_own_api_are_domains_that_keep_them(server: ApiServer) -> None:
     service = made(server)
     routes = [{"host": "a.example", "path": "/api"}, {"host": "a.example", "path": {"exact": "/"}}]

@@ -15,7 +15,7 @@ from nacl.signing import VerifyKey
 
 from edge.admin.fastly import routes
 from edge.admin.fastly.client_keys import PERIOD_SECONDS, ClientKeys
-from edge.admin.fastly.kv_stores import MAX_LINE
+from edge.admin.fastly.kv_stores import MAX_LINE, MAX_LINES
 from edge.catalogue import services, stores, versions
 from edge.catalogue.database import STARTUP, Transaction
 from edge.catalogue.records import Scope, StoreKind
@@ -432,3 +432,11 @@ def test_client_keys_change_and_open_for_as_long_again() -> None:
 def test_no_key_is_shown_where_keys_are_printed() -> None:
     key = ClientKeys(SteppedClock()).current()
     assert "private" not in repr(key)
+
+
+def test_a_batch_of_endless_empty_lines_is_refused_before_they_are_read(server: ApiServer) -> None:
+    store = make_store(server, StoreKind.KV, "sessions")
+    body = b"\n" * (MAX_LINES + 1)
+    status, detail = refusal(server.ask("PUT", f"/resources/stores/kv/{store}/batch", body))
+    assert status == 422
+    assert str(MAX_LINES) in detail

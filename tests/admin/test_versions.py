@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from edge.admin.api import SMALL_BODY
 from edge.catalogue import stores
 from edge.catalogue.database import STARTUP
 from edge.catalogue.records import Scope, Store, StoreKind
+from edge.settings import MIB
 from tests.support.api_server import ApiServer, api_server
 
 HELLO = b'(module (func (export "_start")))'
@@ -86,6 +88,16 @@ def test_every_problem_of_a_definition_is_told_with_its_place(server: ApiServer)
     assert {"limits.memory", "colour", "routes[0].host"} <= places
 
 
+def test_a_draft_is_judged_by_the_limits_of_the_last_reload(server: ApiServer) -> None:
+    server.ask("POST", VERSIONS)
+    path, wanted = f"{VERSIONS}/2/definition", {"limits": {"memory": "64 MiB"}}
+    assert server.ask("PUT", path, wanted).status == 200
+    before = server.document
+    server.document = replace(before, ceilings=replace(before.ceilings, memory=32 * MIB))
+    answer = server.ask("PUT", path, wanted)
+    assert [problem["path"] for problem in answer.json["problems"]] == ["limits.memory"]
+
+
 def test_a_change_that_was_overtaken_is_refused(server: ApiServer) -> None:
     server.ask("POST", VERSIONS)
     path = f"{VERSIONS}/2/definition"
@@ -110,6 +122,23 @@ def test_a_token_of_one_service_links_no_store_of_others(server: ApiServer) -> N
     assert refused.code == "forbidden"
     assert "config_stores" not in server.ask("GET", path).json
     assert server.ask("PUT", path, {"config_stores": ["own"]}, token=token).status == 200
+
+
+def test_a_token_of_one_service_defines_no_part_of_anothers_host(server: ApiServer) -> None:
+    service = server.ask("GET", "/v1/services/hello").json["id"]
+    server.control.taken_hosts = ("other.example",)
+    server.ask("POST", VERSIONS)
+    token = server.token(Scope.DEPLOY, service_id=service)
+    path = f"{VERSIONS}/2/definition"
+    wanted = {"routes": [{"host": "mine.example"}, {"host": "other.example", "path": "/login"}]}
+    refused = server.ask("PUT", path, wanted, token=token)
+    assert (refused.status, refused.code) == (409, "route_conflict")
+    assert refused.json["problems"][0]["path"] == "routes[1]"
+    assert "routes" not in server.ask("GET", path).json
+    deploy = "/v1/services/hello?domain=other.example/login"
+    assert server.ask("PUT", deploy, OTHER, token=token).code == "route_conflict"
+    assert len(server.ask("GET", VERSIONS).json["items"]) == 2
+    assert server.ask("PUT", path, wanted).status == 200  # an operator may
 
 
 def test_a_version_that_has_served_changes_no_more(server: ApiServer) -> None:

@@ -412,6 +412,7 @@ def test_other_calls(run: Run, api: FakeApi, capfd: pytest.CaptureFixture[str]) 
     assert run("purge") == 0
     assert api.asked[1].document == {"all": True}
     api.on("GET /v1/status", {"ready": True, "workers": [{"slot": 0, "pid": 1}]})
+    capfd.readouterr()
     assert run("status") == 0
     printed = capfd.readouterr().out.splitlines()
     assert [line.split() for line in printed if line] == [

@@ -110,3 +110,13 @@ def test_a_token_is_in_no_message(
     assert run("whoami", "--token", "sesame") == 1
     printed = capsys.readouterr()
     assert "sesame" not in printed.out + printed.err
+
+
+def test_whoever_shows_no_token_is_told_how_to_show_one(
+    run: Run, api: FakeApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.on_refused("GET /v1/whoami", "unauthorized", "show a token")
+    assert run("whoami") == 1
+    assert "--state-dir" in capsys.readouterr().err
+    assert run("whoami", "--token", "wrong") == 1
+    assert "--state-dir" not in capsys.readouterr().err

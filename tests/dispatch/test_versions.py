@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -294,3 +296,26 @@ def test_a_version_that_rests_gives_its_slot_to_another_of_its_service(place: Pl
     settle(place.there)
     others = place.there.dispatcher._deployed[2]
     assert len(others.idle) == 1, "and no other service lost its sandbox for it"
+
+
+class Contents(dict[str, dict[str, str]]):
+    """Stores that can be referred to weakly."""
+
+
+def test_what_a_version_could_reach_is_gone_as_soon_as_it_is_not_served(place: Place) -> None:
+    def with_stores() -> weakref.ref[Contents]:
+        stores = Contents(flags={"banner": "blue"})
+        made = place.version(1)
+        made = replace(made, service=replace(made.service, config_stores=stores))
+        place.there.serve(made)
+        return weakref.ref(stores)
+
+    gc.collect()
+    gc.disable()  # which would come, but on a quiet server after hours
+    try:
+        left = with_stores()
+        assert left() is not None
+        place.there.serve(place.version(2))
+        assert left() is None
+    finally:
+        gc.enable()

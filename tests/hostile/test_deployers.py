@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge import transfer
-from edge.catalogue import entries, parts, stores, tokens
-from edge.catalogue.database import Transaction
-from edge.catalogue.records import PartKind, Scope, Store, StoreKind
+from edge.catalogue import entries, entry_rules, parts, stores, tokens
+from edge.catalogue.database import CatalogueLimits, Transaction
+from edge.catalogue.records import Page, PartKind, Scope, Store, StoreKind
 from edge.errors import ApiRefused, Refusal
 from edge.model.definition import read_definition
 from edge.model.service import Version
 from edge.rollout import definition
 from edge.rollout.first import add_deployed
+from tests.support.catalogue import Desk
 from tests.support.loop import in_loop
 from tests.support.rollout import ALICE, Yard, yard
 
@@ -164,3 +166,54 @@ async def test_a_token_that_no_calendar_can_tell_the_end_of_is_refused(
             its.catalogue.write_now(
                 ALICE, lambda tx: tokens.create(tx, "for ever", [Scope.READ], expires_at=at)
             )
+
+
+LARGE = b"v" * 6_000
+GROWTH: list[Callable[[Transaction, str], object]] = [
+    lambda tx, store: entries.put(tx, store, "two", LARGE),
+    lambda tx, store: entries.insert(tx, store, "two", LARGE),
+    lambda tx, store: entries.batch(tx, store, [("upsert", "two", LARGE)]),
+    lambda tx, store: entries.replace_all(tx, store, {"one": LARGE, "two": LARGE}),
+]
+
+
+@pytest.mark.parametrize("kind", [StoreKind.CONFIG, StoreKind.SECRET])
+@pytest.mark.parametrize("grow", GROWTH)
+def test_a_store_that_would_be_too_large_stays_as_it_was(
+    kind: StoreKind,
+    grow: Callable[[Transaction, str], object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(entry_rules, "STORE_BYTES", 10_000)
+    with Desk(tmp_path, CatalogueLimits()) as at:
+        store = at.catalogue.write_now(ALICE, lambda tx: stores.create(tx, kind, "s").id)
+        at.catalogue.write_now(ALICE, lambda tx: entries.put(tx, store, "one", LARGE))
+        with pytest.raises(ApiRefused) as caught:
+            at.catalogue.write_now(ALICE, lambda tx: grow(tx, store))
+        assert caught.value.refusal is Refusal.LIMIT
+        kept = at.catalogue.read_now(lambda tx: entries.listing(tx, store, Page(10)))
+        assert [entry.key for entry in kept] == ["one"]
+        swap = [("delete", "one", b""), ("create", "two", LARGE)]
+        at.catalogue.write_now(ALICE, lambda tx: entries.batch(tx, store, swap))
+
+
+@in_loop
+async def test_one_service_does_not_own_all_stores_there_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "MOST_OF_ONE", 3)
+    async with yard(tmp_path) as at:
+        hog, other = at.service("hog"), at.service("other")
+
+        def make(owner: str, name: str) -> None:
+            at.catalogue.write_now(
+                ALICE, lambda tx: stores.create(tx, StoreKind.KV, name, owner=owner)
+            )
+
+        for number in range(3):
+            make(hog, f"hog{number}")
+        with pytest.raises(ApiRefused, match="owns 3 stores"):
+            make(hog, "hog3")
+        make(other, "other")
+        make("", "shared")

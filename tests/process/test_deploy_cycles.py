@@ -189,7 +189,7 @@ class Developer:
     def come_and_go(self) -> None:
         """A service of another name is deleted and made anew."""
         timeline = self.other.timeline
-        text = self.choose.choice(self.programs)
+        text = self.choose.choice(self.programs[:2])
         for there in (timeline.now.texts == {GONE}, timeline.now.texts != {GONE}):
             timeline.turn(Moment(timeline.now.texts | {GONE, text}))
             if there:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import resource
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
 from tests.support.deploys import BANNER, HELLO, call, deploy, program, said
-from tests.support.server import Server, config_of, server, service
+from tests.support.server import DEADLINE, Server, config_of, server, service
 
 pytestmark = pytest.mark.process
 
@@ -275,3 +278,28 @@ def test_old_versions_go_with_their_packages(tmp_path: Path) -> None:
     with server(tmp_path, few, workers=2) as running:
         assert said(running, HOST) == "number 5"
         assert len(list((tmp_path / "var" / "packages").glob("??/*"))) == 2
+
+
+def test_a_call_under_way_is_told_that_the_server_stops(tmp_path: Path) -> None:
+    """An upload that has not come to its end, and one that waits to be asked for its body."""
+    with server(tmp_path, CONFIG, workers=2) as running:
+        token = (running.state_dir / "admin.token").read_text().strip()
+        head = (
+            "PUT /v1/services/shop HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100000\r\n"
+            f"authorization: Bearer {token}\r\nexpect: 100-continue\r\n\r\n"
+        )
+        clients = [
+            socket.create_connection(("127.0.0.1", running.admin_port), timeout=DEADLINE)
+            for _ in range(2)
+        ]
+        for client in clients:
+            client.sendall(head.encode())
+            assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        clients[0].sendall(b"x" * 1000)
+        assert running.stop() == 0
+        for client in clients:
+            with client:
+                response = http.client.HTTPResponse(client)
+                response.begin()
+                assert response.status == 503
+                assert json.loads(response.read())["code"] == "stopping"

@@ -19,7 +19,7 @@ from tests.support.server import ROOT, Server
 
 pytestmark = pytest.mark.process
 
-PAGE = ROOT / "docs" / "behavior" / "deploying.md"
+README = ROOT / "README.md"  # the commands are those that it gives
 SECONDS = 5.0  # for the deploy and the first answer together, as README promises
 WARM = 20  # activations
 WARM_MS = 100.0
@@ -50,7 +50,7 @@ def test_one_curl_deploys_and_the_service_answers_on_its_host_within_5_seconds(
     running: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "hello.wasm").write_bytes(wasmtime.wat2wasm(HELLO.read_text()))
-    found = re.search(r"```sh\n(curl .*?)```", PAGE.read_text(), re.DOTALL)
+    found = re.search(r"```sh\n(curl .*?)```", README.read_text(), re.DOTALL)
     assert found is not None
     commands = found[1].replace(":8090/", f":{running.admin_port}/")
     commands = commands.replace(":8080/", f":{running.port}/")

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from edge.admin.control import Activated
-from edge.catalogue import services, versions
+from edge.catalogue import parts, services, versions
+from edge.catalogue.records import PartKind
 from edge.errors import ApiRefused, Refusal
 from edge.model.route import Route
-from edge.model.service import Service, Version
+from edge.model.service import Role, Service, Version
+from edge.rollout.canaries import Canaries
 from edge.supervisor.breaker import DEATHS, VersionKey
+from edge.supervisor.fleet import Fleet
+from edge.supervisor.world import World
+from edge.telemetry.directory import Series
+from edge.telemetry.layout import OTHER_BLOCK
 from tests.support.loop import in_loop, turns
 from tests.support.rollout import ALICE, Yard, yard
 
@@ -229,6 +237,114 @@ async def test_a_canary_gets_all_clients_and_is_active_then(tmp_path: Path) -> N
         await begin_canary(at, shop, 2, 10_000)
         assert at.served() == ["shop@2 active"]
         assert (at.record(shop).active, at.record(shop).canary) == (2, None)
+
+
+@in_loop
+async def test_a_version_without_counters_of_its_own_is_no_canary(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        for number in range(at.directory.capacity):
+            at.directory.assign(Series("other", str(number)))
+        error = await refused(begin_canary(at, shop, 2, 500))
+        assert error.refusal is Refusal.LIMIT
+        assert (at.served(), at.record(shop).canary) == (["shop@1 active"], None)
+        assert at.fleet.discarded == ["shop@2"]
+        done = await at.changes.activate(ALICE, shop, 2)
+        assert done.number == 2
+
+
+@in_loop
+async def test_a_canary_that_a_start_left_no_counters_for_is_ended(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        await begin_canary(at, shop, 2, 500)
+        canaries = Canaries(
+            at.catalogue, at.changes, cast("Fleet", at.fleet), at.baselines, at.counters
+        )
+        world = at.fleet.world
+        await canaries.look()
+        assert at.served() == ["shop@1 active", "shop@2 canary"]
+        active, canary = world.snapshot.versions
+        folded = replace(canary, series=OTHER_BLOCK)
+        at.fleet.world = World(replace(world.snapshot, versions=(active, folded)), world.artifacts)
+        await canaries.look()
+        assert (at.served(), at.record(shop).canary) == (["shop@1 active"], None)
+
+
+@in_loop
+async def test_a_service_that_is_long_at_its_changes_keeps_no_other_canary_alive(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        slow, shop = at.service("a-slow", "one", "two"), at.service("shop", "one", "two")
+        for service_id in (slow, shop):
+            await at.changes.activate(ALICE, service_id, 1)
+            await begin_canary(at, service_id, 2, 500)
+        world = at.fleet.world
+        folded = [
+            replace(v, series=OTHER_BLOCK) if v.role is Role.CANARY else v
+            for v in world.snapshot.versions
+        ]
+        at.fleet.world = World(replace(world.snapshot, versions=tuple(folded)), world.artifacts)
+        canaries = Canaries(
+            at.catalogue, at.changes, cast("Fleet", at.fleet), at.baselines, at.counters
+        )
+        watching = asyncio.create_task(canaries.run())
+        async with at.errands.turn(slow), asyncio.timeout(10):
+            while at.record(shop).canary is not None:
+                await turns()
+            assert at.record(slow).canary is not None
+        async with asyncio.timeout(10):
+            while at.record(slow).canary is not None:
+                await turns()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+@in_loop
+async def test_a_token_of_one_service_takes_no_path_of_anothers_host(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop, thief = at.service("shop", "one"), at.service("thief", "one")
+        data = {"host": "shop.localhost", "path": "/login", "exact": False, "comment": ""}
+        at.catalogue.write_now(
+            ALICE,
+            lambda tx: parts.add(tx, thief, 1, PartKind.DOMAIN, "shop.localhost/login", data),
+        )
+        await at.changes.activate(ALICE, shop, 1)
+        error = await refused(at.changes.activate(replace(ALICE, service_id=thief), thief, 1))
+        assert error.refusal is Refusal.ROUTE_CONFLICT
+        assert at.served() == ["shop@1 active"]
+        done = await at.changes.activate(ALICE, thief, 1)
+        assert any("shop.localhost is shared with service shop" in text for text in done.warnings)
+        await at.changes.stage(replace(ALICE, service_id=thief), thief, 1)
+        assert at.served() == ["shop@1 active", "thief@1 active"]
+
+
+@in_loop
+async def test_a_new_name_is_published_with_what_serves_by_then(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        shop = at.service("shop", "one", "two", "three", "four")
+        await at.changes.refresh(ALICE, shop)
+        assert at.fleet.events == []
+        await at.changes.activate(ALICE, shop, 1)
+        await begin_canary(at, shop, 2, 500)
+        await at.changes.stage(ALICE, shop, 3)
+        activations = len(at.catalogue.read_now(lambda tx: services.activations(tx, shop)))
+        async with at.errands.turn(shop):  # somebody else was faster with an activation
+            at.catalogue.write_now(ALICE, lambda tx: services.update(tx, shop, name="store"))
+            renaming = asyncio.create_task(at.changes.refresh(ALICE, shop))
+            await turns()
+            at.catalogue.write_now(
+                ALICE, lambda tx: services.set_active(tx, shop, 4, reason="activate")
+            )
+        await renaming
+        assert at.served() == ["store@4 active", "store@2 canary", "store@3 staged"]
+        record = at.record(shop)
+        assert (record.active, record.staged) == (4, 3)
+        found = at.catalogue.read_now(lambda tx: services.activations(tx, shop))
+        assert len(found) == activations + 1
 
 
 @in_loop

@@ -9,7 +9,7 @@ import pytest
 from edge.errors import ApiRefused, ConfigError, Refusal
 from edge.model.route import Route
 from edge.model.service import Role, Service, Version
-from edge.rollout.conflicts import check_file, refuse_taken
+from edge.rollout.conflicts import check_file, refuse_foreign_hosts, refuse_taken, shared_hosts
 
 
 def service(name: str, *hosts: str) -> Service:
@@ -67,6 +67,56 @@ def test_every_route_that_is_taken_is_named_with_its_owner() -> None:
         "routes[1]: b.test / belongs to service b of the configuration file",
         "routes[2]: c.test / belongs to service c",
     ]
+
+
+@pytest.mark.parametrize(
+    ("routes", "refused"),
+    [
+        ([Route("a.test")], False),
+        ([Route("b.test", "/login")], True),
+        ([Route("www.wild.test")], True),
+        ([Route("*.deep.wild.test")], True),
+        ([Route("wild.test")], False),  # `*.wild.test` does not have it
+        ([Route("*.test")], False),  # what nobody else names
+        ([Route("*", "/login")], True),
+        ([Route("Mine.wild.test".lower())], False),  # its name below `deploy.domain`
+        ([Route("b.test", "/mine"), Route("b.test", "/mine/too")], True),
+        ([Route("b.test", "/mine")], False),  # an operator gave it that
+    ],
+)
+def test_a_token_of_one_service_takes_no_part_of_a_host_that_others_have(
+    routes: list[Route], refused: bool
+) -> None:
+    other = Service("b", Path("/b"), (Route("b.test"), Route("*.wild.test"), Route("*")))
+    own = Service("Mine", Path("/m"), (Route("b.test", "/mine"),))
+    present = [Version(other, 1, "b" * 64, Path("/b")), Version(own, 1, id="mine")]
+    wanted = Version(Service("Mine", Path("/m"), tuple(routes)), 2, id="mine")
+    if refused:
+        with pytest.raises(ApiRefused) as caught:
+            refuse_foreign_hosts("mine", [wanted], present, "wild.test")
+        assert caught.value.refusal is Refusal.ROUTE_CONFLICT
+        assert "belongs to service b" in str(caught.value.problems[0])
+    else:
+        refuse_foreign_hosts("mine", [wanted], present, "wild.test")
+
+
+def test_a_name_below_the_domain_is_not_its_own_when_another_service_names_it() -> None:
+    other = Version(Service("b", Path("/b"), (Route("mine.wild.test", "/api"),)), 1)
+    wanted = version("mine", "mine.wild.test", id="mine")
+    with pytest.raises(ApiRefused):
+        refuse_foreign_hosts("mine", [wanted], [other], "wild.test")
+
+
+def test_whoever_shares_a_host_is_told_with_whom() -> None:
+    other = Version(Service("b", Path("/b"), (Route("a.test", "/api"), Route("*"))), 1)
+    wanted = version("a", "a.test", "x.test", id="mine")
+    present = [other, wanted]
+    assert shared_hosts("mine", [wanted], present) == (
+        "the host a.test is shared with service b of the configuration file: the longest path "
+        "decides",
+    )
+    canary = version("a", "a.test", id="mine", role=Role.CANARY)
+    assert shared_hosts("mine", [canary], present) == ()
 
 
 def test_a_document_that_claims_a_name_and_a_route_is_told_of_both() -> None:

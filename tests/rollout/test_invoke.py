@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from edge.admin.control import InvokeAnswer, InvokeRequest
+from edge.catalogue import versions
 from edge.errors import ApiRefused
 from edge.http.upstream_head import BadResponse
 from edge.rollout import invoke as under_test
@@ -21,8 +22,8 @@ from edge.supervisor.fleet import Fleet
 from edge.supervisor.process import Phase
 from edge.supervisor.watching import WatchPorts
 from edge.watch import Invoke
-from tests.support.loop import in_loop
-from tests.support.rollout import ALICE, Yard, yard
+from tests.support.loop import in_loop, turns
+from tests.support.rollout import ALICE, FakeFleet, Yard, yard
 
 ID = "0" * 32
 
@@ -30,7 +31,8 @@ ID = "0" * 32
 class Ports:
     """In place of workers: answers with the name and number that it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, fleet: FakeFleet) -> None:
+        self.fleet = fleet
         self.missing = 0  # how often to say that the version is not here
         self.asked: list[tuple[str, int]] = []
         self.kept: list[socket.socket] = []
@@ -38,8 +40,9 @@ class Ports:
     def invoke(self, slot: int, order: Invoke, connection: socket.socket) -> bool:
         self.asked.append((order.service, order.number))
         mark = b""
-        if self.missing:
-            self.missing -= 1
+        served = {(v.service.name, v.number) for v in self.fleet.world.snapshot.versions}
+        if self.missing or (order.service, order.number) not in served:
+            self.missing -= bool(self.missing)
             mark = b"x-edge-outcome: not_loaded\r\n"
         text = f"{order.service} {order.number}".encode()
         head = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n" % (mark, len(text))
@@ -55,7 +58,8 @@ class Bench:
     def __init__(self, at: Yard) -> None:
         self.at = at
         self.now = 100.0
-        self.ports = Ports()
+        self.under_way = 0
+        self.ports = Ports(at.fleet)
         at.fleet.workers = (SimpleNamespace(phase=Phase.READY, slot=0),)
         self.invoker = Invoker(
             at.catalogue,
@@ -69,11 +73,13 @@ class Bench:
         )
 
     async def invoke(self, service_id: str, number: int) -> str:
+        self.under_way += 1
         try:
             answer = await self.invoker.invoke(ALICE, service_id, number, request())
             return answer.body.decode()
         finally:
-            while self.ports.kept:
+            self.under_way -= 1
+            while self.ports.kept and not self.under_way:
                 self.ports.kept.pop().close()
 
 
@@ -105,6 +111,58 @@ async def test_a_version_that_is_not_loaded_is_loaded_for_it_and_unloaded_when_i
         bench.now += 11
         await bench.invoker.sweep()
         assert at.served() == ["shop@1 active", "shop@2 staged"]
+
+
+@in_loop
+async def test_invocations_at_once_while_versions_are_activated_get_their_own_and_leave_nothing(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop, blog = at.service("shop", *"abcdef"), at.service("blog", *"abc")
+        await at.changes.activate(ALICE, shop, 1)
+
+        async def deploy() -> None:
+            for number in (2, 1, 2, 1):
+                await at.changes.activate(ALICE, shop, number)
+
+        wanted = [(shop, 3), (shop, 3), (shop, 4), (blog, 1), (blog, 2), (shop, 5), (blog, 1)] * 3
+        deploying = asyncio.create_task(deploy())
+        found = await asyncio.gather(*(bench.invoke(*one) for one in wanted))
+        await deploying
+        names = {shop: "shop", blog: "blog"}
+        assert found == [f"{names[service]} {number}" for service, number in wanted]
+        assert await bench.invoke(shop, 3) == "shop 3"
+        bench.now += 100
+        await bench.invoker.sweep()
+        assert at.served() == ["shop@1 active"]
+
+
+@in_loop
+async def test_a_version_that_is_refused_hinders_no_invocation_of_another(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one", "two")
+        assert await bench.invoke(shop, 1) == "shop 1"
+        at.fleet.world = at.fleet.world.with_refused({f"{shop}@1": "lost", "shop@1": "lost"})
+        with pytest.raises(ApiRefused, match="lost"):
+            await bench.invoke(shop, 1)
+        assert await bench.invoke(shop, 2) == "shop 2"
+
+
+@in_loop
+async def test_a_version_that_is_asked_for_while_it_is_unloaded_stays(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one")
+        await bench.invoke(shop, 1)
+        bench.now += 100
+        async with at.errands.turn(shop):
+            sweeping = asyncio.create_task(bench.invoker.sweep())
+            await turns()
+            assert await bench.invoke(shop, 1) == "shop 1"
+        await sweeping
+        assert at.served() == ["shop@1 staged"]
 
 
 @in_loop
@@ -260,3 +318,23 @@ def test_no_answer_and_one_that_is_not_http_are_errors() -> None:
     with pytest.raises(ExceptionGroup) as nonsense:
         answered(b"nonsense\r\n\r\n")
     assert nonsense.group_contains(BadResponse)
+
+
+@in_loop
+async def test_a_draft_that_changes_is_invoked_as_it_is_then(tmp_path: Path) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one")
+
+        def timed() -> list[bool]:
+            return [v.service.server_timing for v in at.fleet.world.versions_of(shop)]
+
+        await bench.invoke(shop, 1)
+        events = list(at.fleet.events)
+        await bench.invoke(shop, 1)
+        assert (timed(), at.fleet.events) == ([False], events)
+        at.catalogue.write_now(
+            ALICE, lambda tx: versions.set_settings(tx, shop, 1, {"server_timing": True})
+        )
+        await bench.invoke(shop, 1)
+        assert timed() == [True]

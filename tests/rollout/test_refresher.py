@@ -12,6 +12,7 @@ from edge.catalogue import entries, parts, stores, versions
 from edge.catalogue.database import Transaction
 from edge.catalogue.records import PartKind, StoreKind
 from edge.model.limits import DEFAULT_CEILINGS
+from edge.settings import Deploy
 from tests.support.loop import in_loop, turns
 from tests.support.rollout import ALICE, Yard, yard
 
@@ -93,6 +94,45 @@ async def test_a_change_that_leaves_everything_as_it_is_asks_no_worker(tmp_path:
         assert at.fleet.events == ["prepare", "commit"]
 
 
+@in_loop
+async def test_what_was_linked_to_a_store_that_has_gone_is_published_without_it(
+    tmp_path: Path,
+) -> None:
+    async with refreshing(tmp_path) as at:
+        store = make_store(at)
+        ids = [at.service(name, "one") for name in ("a", "b")]
+        linked(at, store, ids[0])
+        change(at, store, b"blue")
+        for service_id in ids:
+            await at.changes.activate(ALICE, service_id, 1)
+        await until(at, {"a": "blue", "b": ""})
+        at.catalogue.write_now(ALICE, lambda tx: stores.delete(tx, store, force=True))
+        assert at.catalogue.read_now(lambda tx: stores.left(tx, store)) == [(ids[0], 1)]
+        at.refresher.stores_changed([store])
+        await until(at, {"a": "", "b": ""})
+
+
+@in_loop
+async def test_a_store_that_goes_while_a_version_is_activated_is_taken_from_it(
+    tmp_path: Path,
+) -> None:
+    async with refreshing(tmp_path) as at:
+        store = make_store(at)
+        shop = at.service("shop", "one")
+        linked(at, store, shop)
+        change(at, store, b"blue")
+
+        def delete() -> None:  # while it compiles, its stores have been read already
+            at.catalogue.write_now(ALICE, lambda tx: stores.delete(tx, store))
+            at.refresher.stores_changed([store])
+
+        at.compiler.during = delete
+        await at.changes.activate(ALICE, shop, 1)
+        at.compiler.during = None
+        assert seen(at) == {"shop": "blue"}
+        await until(at, {"shop": ""})
+
+
 def make_other(at: Yard) -> str:
     return at.catalogue.write_now(ALICE, lambda tx: stores.create(tx, StoreKind.CONFIG, "x").id)
 
@@ -162,3 +202,22 @@ async def test_a_service_that_workers_do_not_take_holds_up_no_other(tmp_path: Pa
         await until(at, {"a": "blue", "b": "", "c": "blue"})
         at.fleet.failing = ""
         await until(at, {"a": "blue", "b": "blue", "c": "blue"})
+
+
+@in_loop
+async def test_a_name_that_a_reload_makes_a_taken_route_holds_up_no_other(tmp_path: Path) -> None:
+    async with refreshing(tmp_path) as at:
+        store = make_store(at)
+        ids = [at.service(name, "one") for name in ("a", "b", "c")]
+        linked(at, store, *ids)
+        domain = {"host": "b.new.example", "path": "/", "exact": False, "comment": ""}
+        at.catalogue.write_now(
+            ALICE, lambda tx: parts.add(tx, ids[2], 1, PartKind.DOMAIN, "b.new.example", domain)
+        )
+        for service_id in ids:
+            await at.changes.activate(ALICE, service_id, 1)
+        settings = replace(at.loader.config.settings, deploy=Deploy(domain="new.example"))
+        at.loader.config = replace(at.loader.config, settings=settings)
+        change(at, store, b"blue")
+        at.refresher.stores_changed([store])
+        await until(at, {"a": "blue", "b": "", "c": "blue"})

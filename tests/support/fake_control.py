@@ -24,8 +24,9 @@ from edge.admin.control import (
 from edge.catalogue import services
 from edge.catalogue.database import Catalogue, Transaction
 from edge.catalogue.records import Actor, Canary, ServiceRecord
-from edge.errors import ApiRefused, Refusal
+from edge.errors import ApiRefused, Problem, Refusal
 from edge.model.limits import Limits
+from edge.model.route import Route
 
 
 @dataclass(slots=True)
@@ -34,10 +35,12 @@ class FakeControl:
 
     catalogue: Catalogue
     files: tuple[FileService, ...] = ()
+    taken_hosts: tuple[str, ...] = ()  # another service answers on these
     failing: str = ""  # what an activation is refused with
     changed_stores: list[str] = field(default_factory=list)
     deleted_stores: list[str] = field(default_factory=list)
     inspected: list[str] = field(default_factory=list)  # labels
+    refreshed: list[str] = field(default_factory=list)
 
     async def inspect(
         self,
@@ -128,6 +131,11 @@ class FakeControl:
     async def unstage(self, actor: Actor, service_id: str) -> None:
         await self.catalogue.write(actor, lambda tx: services.set_staged(tx, service_id, None))
 
+    async def refresh(self, actor: Actor, service_id: str) -> None:
+        if self.failing:
+            raise ApiRefused(Refusal.NOT_ACTIVATED, self.failing)
+        self.refreshed.append(service_id)
+
     async def delete_service(self, actor: Actor, service_id: str, *, force: bool) -> None:
         def work(tx: Transaction) -> None:
             record: ServiceRecord = services.get(tx, service_id)
@@ -160,6 +168,15 @@ class FakeControl:
 
     def file_services(self) -> tuple[FileService, ...]:
         return self.files
+
+    def foreign_hosts(
+        self, service_id: str, name: str, routes: Sequence[Route]
+    ) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(f"routes[{position}]", f"{route.host} belongs to service other")
+            for position, route in enumerate(routes)
+            if route.host in self.taken_hosts
+        )
 
     def is_loaded(self, service: str, number: int) -> bool:
         return True

@@ -119,13 +119,14 @@ class Yard:
         self.catalogue.start()
         self.compiler = FakeCompiler()
         self.cells = SharedCells.create(1, 32)
+        self.directory = BlockDirectory(self.cells)
         self.counters = SupervisorCounters()
         self.breaker = Breaker(SystemClock())
         self.fleet = FakeFleet(empty_world(Settings()))
         fleet = cast("Fleet", self.fleet)
         builder = WorldBuilder(
             cast("Compiler", self.compiler),
-            BlockDirectory(self.cells),
+            self.directory,
             self.counters,
             known_imports={},
             max_module_bytes=1000,

@@ -82,9 +82,12 @@ class _ConfigStores:
         )
 
     async def delete(self, call: Call) -> Reply:
-        await self.around.catalogue.write(
-            call.actor, lambda tx: stores.delete(tx, _store(tx, call).id)
-        )
+        def work(tx: Transaction) -> tuple[Store, None]:
+            store = _store(tx, call)
+            stores.delete(tx, store.id)
+            return store, None
+
+        await changed(self.around, call, work)
         return done()
 
     async def info(self, call: Call) -> Reply:

@@ -15,13 +15,13 @@ from edge.admin.fastly.shape import (
     answer,
     done,
     endpoint,
-    one_page,
+    part_of,
     read_form,
     times,
     timestamp,
     version_number,
 )
-from edge.admin.fastly.store_shape import PER_PAGE, all_entries, item_changes, service_of
+from edge.admin.fastly.store_shape import PER_PAGE, all_entries, item_changes, service_of, stream
 from edge.admin.store_calls import changed
 from edge.catalogue import entries
 from edge.catalogue.records import Entry, Part, PartKind, Scope, Store
@@ -123,7 +123,8 @@ class _Dictionaries:
 
     async def items(self, call: Call) -> Reply:
         found = await self.around.catalogue.read(lambda tx: all_entries(tx, _store(tx, call)))
-        return one_page(call, found, lambda entry: _item(entry, call), default=PER_PAGE)
+        shown, headers = part_of(call, found, default=PER_PAGE)
+        return stream(shown, lambda entry: _item(entry, call), headers)
 
     async def batch(self, call: Call) -> Reply:
         changes = await item_changes(call)

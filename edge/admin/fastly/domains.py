@@ -13,6 +13,7 @@ from edge.admin.api import Call, Reply
 from edge.admin.around import Around
 from edge.admin.fastly.shape import Form, answer, endpoint, version_number
 from edge.admin.fastly.version_parts import VERSION, PartEndpoints
+from edge.admin.hosts import refuse_foreign_domains
 from edge.catalogue import parts, services, versions
 from edge.catalogue.checks import read
 from edge.catalogue.definition import domain_part
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
 def routes(around: Around) -> list[api.Route]:
     """The endpoints."""
-    every = PartEndpoints(around, PartKind.DOMAIN, _changed, _shown)
+
+    def allowed(tx: Transaction, call: Call, service: str, data: Mapping[str, object]) -> None:
+        refuse_foreign_domains(tx, around, call, service, [data])
+
+    every = PartEndpoints(around, PartKind.DOMAIN, _changed, _shown, allowed)
     checks = _Checks(around, every)
     return [
         *every.routes("domain"),

@@ -31,6 +31,7 @@ MAX_TTL: Final = 10**9  # seconds, thirty years
 MAX_BATCH: Final = 64 * 1024 * 1024  # bytes of one batch
 # Nothing else runs while one line is parsed: 4 ms at most.
 MAX_LINE: Final = 4 * 1024 * 1024
+MAX_LINES: Final = 100_000  # of one batch: each takes a turn of a thread, even one that is empty
 _MOST_PROBLEMS: Final = 20  # of one batch; then it is given up
 _FLAGS: Final = {
     "add": InsertMode.ADD,
@@ -108,6 +109,7 @@ class _KvStores:
             )
         await self.around.catalogue.write(call.actor, lambda tx: stores.delete(tx, store.id))
         await self.around.control.store_deleted(store.id)
+        await self.around.control.stores_changed([store.id])
         return Reply(204)
 
     async def keys(self, call: Call) -> Reply:
@@ -160,6 +162,8 @@ class _KvStores:
         """Lines of JSON, each a key and a value in base64.  What can be stored is."""
         store = await self._store(call)
         data = await call.body.read()
+        if await asyncio.to_thread(data.count, b"\n") > MAX_LINES:
+            raise ApiRefused(Refusal.LIMIT, f"a batch has at most {MAX_LINES} lines, send several")
         problems: list[Problem] = []
         place = end = -1
         while end < len(data) and len(problems) < _MOST_PROBLEMS:

@@ -71,7 +71,7 @@ class _Packages:
             upload,
             no_progress,
             module_needs(self._around, name, draft.settings),
-            label=f"{name}@{number}",
+            label=name,
         )
         uploads.refuse_unfit(inspection)
         await uploads.store(self._around, upload)

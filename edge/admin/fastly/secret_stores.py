@@ -72,9 +72,12 @@ class _SecretStores:
         return answer(_shape(await self.around.catalogue.read(lambda tx: _store(tx, call))))
 
     async def delete(self, call: Call) -> Reply:
-        await self.around.catalogue.write(
-            call.actor, lambda tx: stores.delete(tx, _store(tx, call).id)
-        )
+        def work(tx: Transaction) -> tuple[Store, None]:
+            store = _store(tx, call)
+            stores.delete(tx, store.id)
+            return store, None
+
+        await changed(self.around, call, work)
         return Reply(204)
 
     async def client_key(self, call: Call) -> Reply:

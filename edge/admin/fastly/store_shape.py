@@ -66,9 +66,11 @@ def cursor_reply(
     return answer({under: [write(item) for item in shown], "meta": meta})
 
 
-def stream(items: Sequence[T], write: Callable[[T], object]) -> Reply:
-    """A whole list, written as it is sent: it may be of many megabytes."""
-    return Reply(200, _written(items, write))
+def stream(
+    items: Sequence[T], write: Callable[[T], object], headers: Sequence[tuple[str, str]] = ()
+) -> Reply:
+    """A list, written as it is sent: it may be of many megabytes."""
+    return Reply(200, _written(items, write), headers=headers)
 
 
 async def _written(items: Sequence[T], write: Callable[[T], object]) -> AsyncIterator[bytes]:

@@ -26,6 +26,10 @@ VERSION: Final = "/service/{service}/version/{number}"
 Data = Mapping[str, object]
 
 
+def _any(tx: Transaction, call: Call, service: str, data: Data) -> None:
+    """Everybody may say it."""
+
+
 class PartEndpoints:
     """One kind of part.  The two functions are pure: between Fastly's fields and a part's data."""
 
@@ -35,15 +39,18 @@ class PartEndpoints:
         kind: PartKind,
         changed: Callable[[str, Data, Form], tuple[str, Data]],
         shown: Callable[[str, Data], dict[str, object]],
+        allowed: Callable[[Transaction, Call, str, Data], None] = _any,
     ) -> None:
         """`changed` takes name (as it will be) and data before, and says both after.
 
-        It raises ApiRefused INVALID.
+        It raises ApiRefused INVALID.  `allowed` raises ApiRefused for what the caller may not say
+        of that service (an id).
         """
         self._around = around
         self._kind = kind
         self._changed = changed
         self._shown = shown
+        self._allowed = allowed
 
     def routes(self, word: str) -> list[Route]:
         """`word` is what the kind is called in paths."""
@@ -73,6 +80,7 @@ class PartEndpoints:
 
         def write(tx: Transaction) -> dict[str, object]:
             service = services.find(tx, call.params["service"]).id
+            self._allowed(tx, call, service, data)
             part = parts.add(tx, service, number, self._kind, name, data)
             return self.shape(service, number, part)
 
@@ -95,6 +103,7 @@ class PartEndpoints:
             service = services.find(tx, call.params["service"]).id
             before = parts.get(tx, service, number, self._kind, call.params["name"])
             name, data = self._changed(form.given("name") or before.name, before.data, form)
+            self._allowed(tx, call, service, data)
             part = parts.update(tx, service, number, self._kind, before.id, name=name, data=data)
             return self.shape(service, number, part)
 

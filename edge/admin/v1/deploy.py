@@ -16,6 +16,7 @@ from edge.admin.api import NDJSON, Call, Operation, Parameter, Reply, Route
 from edge.admin.around import Around
 from edge.admin.control import Inspection, Progress, no_progress
 from edge.admin.documents import is_yes, json_reply
+from edge.admin.hosts import refuse_foreign_hosts
 from edge.admin.v1.canaries import CANARY_QUERY, Terms, terms_of_query
 from edge.admin.v1.events import EVENTS, event_stream, wants_events
 from edge.admin.v1.finding import refuse_file_service
@@ -169,7 +170,9 @@ class _Deploy:
         if is_yes(wanted.call, "dry_run"):
             return 200, self._dry(wanted, base, name, inspection)
         await store(self.around, wanted.upload)
-        made = await self.around.catalogue.write(wanted.call.actor, lambda tx: _make(tx, wanted))
+        made = await self.around.catalogue.write(
+            wanted.call.actor, lambda tx: _make(tx, self.around, wanted)
+        )
         facts = {
             "service": made.record.name,
             "id": made.record.id,
@@ -294,7 +297,7 @@ def _base(tx: Transaction, wanted: _Wanted) -> _Base:
     return _Base(record, latest, parts, None)
 
 
-def _make(tx: Transaction, wanted: _Wanted) -> _Made:
+def _make(tx: Transaction, around: Around, wanted: _Wanted) -> _Made:
     """The version that is wanted: the one that is there, or a new one."""
     base = _base(tx, wanted)
     record = base.record
@@ -318,6 +321,7 @@ def _make(tx: Transaction, wanted: _Wanted) -> _Made:
             PartKind.DOMAIN,
             wanted.domains,
         )
+        refuse_foreign_hosts(tx, around, wanted.call, record.id, version.number)
     parts = tuple(every_part(tx, record.id, version.number))
     return _Made(record, version.number, parts, new_version=True, new_service=base.record is None)
 

@@ -196,8 +196,8 @@ class StoreRoutes:
         store = await self.around.catalogue.write(call.actor, work)
         if self.kind is StoreKind.KV:
             await self.around.control.store_deleted(store.id)
-        if force:
-            await self.around.control.stores_changed([store.id])
+        # Not by force alone: one that is being activated may have read it already.
+        await self.around.control.stores_changed([store.id])
         return Reply(204)
 
     async def _reply(self, store: Store, status: int = 200) -> Reply:

@@ -23,6 +23,7 @@ from edge.admin.documents import (
     read_fields,
     read_json,
 )
+from edge.admin.hosts import refuse_foreign_hosts
 from edge.admin.schema import Schema
 from edge.admin.v1.finding import find_service, number_of
 from edge.admin.v1.settings import module_needs
@@ -244,6 +245,7 @@ class _Versions:
                 expect=expect,
             )
             _refuse_foreign(tx, call, _linked(tx, record.id, number) - before)
+            refuse_foreign_hosts(tx, self.around, call, record.id, number)
             found = definition.read(tx, record.id, number)
             return found, versions.get(tx, record.id, number).revision
 
