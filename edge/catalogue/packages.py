@@ -26,6 +26,11 @@ _PIECE = 1024 * 1024
 FRESH_SECONDS = 15 * 60.0
 _MOST_FRESH = 10_000
 
+# Bytes of the disk that modules leave free, or this share of a small one: whoever uploads must not
+# keep guests from storing values, and the catalogue from remembering what is changed.
+RESERVE = 256 * 1024 * 1024
+_RESERVE_SHARE = 20  # one of so many
+
 
 class PackageStore:
     """Blocking, and usable from any thread."""
@@ -75,6 +80,7 @@ class PackageStore:
             if _holds(path, data):
                 return sha256
         try:
+            self._refuse_last_room(len(data))
             self._write(path, data)
         except OSError as error:
             raise ApiRefused(
@@ -119,6 +125,16 @@ class PackageStore:
             if path.name not in referenced and self.remove(path.name):
                 gone += 1
         return gone
+
+    def _refuse_last_room(self, size: int) -> None:
+        found = os.statvfs(self._directory)
+        reserve = min(RESERVE, found.f_blocks * found.f_frsize // _RESERVE_SHARE)
+        if found.f_bavail * found.f_frsize < size + reserve:
+            raise ApiRefused(
+                Refusal.STORAGE,
+                f"the disk of state_dir has no room for a module of {size} bytes beside the "
+                f"{reserve} that are kept for other data; delete versions, or make room",
+            )
 
     def _files(self) -> Iterator[Path]:
         for path in self._directory.glob("[0-9a-f][0-9a-f]/*"):

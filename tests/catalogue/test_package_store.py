@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.catalogue import services, versions
-from edge.catalogue.packages import PackageStore
+from edge.catalogue.packages import RESERVE, PackageStore
 from edge.catalogue.records import Package
 from edge.catalogue.tidy import Tidier
 from edge.errors import ApiRefused, ConfigError, Refusal
@@ -78,6 +78,29 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         store.put(b"module")
     assert caught.value.refusal is Refusal.STORAGE
     assert files(tmp_path) == []
+
+
+def test_the_last_room_of_the_disk_is_not_for_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = started(tmp_path)
+    real = os.statvfs(tmp_path)
+
+    def with_free(free: int) -> None:
+        blocks = [real.f_frsize, real.f_frsize, 10**9, 10**9, free // real.f_frsize]
+        found = os.statvfs_result((*blocks, *tuple(real)[5:]))
+        monkeypatch.setattr(os, "statvfs", lambda path: found)
+
+    with_free(RESERVE)
+    with pytest.raises(ApiRefused) as caught:
+        store.put(b"module")
+    assert caught.value.refusal is Refusal.STORAGE
+    assert files(tmp_path) == []
+    with_free(RESERVE + real.f_frsize)
+    store.put(b"module")
+    assert len(files(tmp_path)) == 1
+    with_free(0)
+    store.put(b"module")  # it is there already
 
 
 def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:

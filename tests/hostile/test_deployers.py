@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from edge import transfer
-from edge.catalogue import entries, entry_rules, parts, stores, tokens
+from edge.catalogue import entries, entry_rules, file, parts, stores, tokens
 from edge.catalogue.database import CatalogueLimits, Transaction
+from edge.catalogue.migrations import MIGRATIONS
 from edge.catalogue.records import Page, PartKind, Scope, Store, StoreKind
 from edge.errors import ApiRefused, Refusal
 from edge.model.definition import read_definition
@@ -196,6 +197,39 @@ def test_a_store_that_would_be_too_large_stays_as_it_was(
         assert [entry.key for entry in kept] == ["one"]
         swap = [("delete", "one", b""), ("create", "two", LARGE)]
         at.catalogue.write_now(ALICE, lambda tx: entries.batch(tx, store, swap))
+
+
+def test_the_bytes_of_a_store_are_known_whatever_is_done_to_it(tmp_path: Path) -> None:
+    with Desk(tmp_path, CatalogueLimits()) as at:
+        store = at.catalogue.write_now(
+            ALICE, lambda tx: stores.create(tx, StoreKind.CONFIG, "flags").id
+        )
+        steps: list[Callable[[Transaction], object]] = [
+            lambda tx: entries.put(tx, store, "b\u00e4r", b"1234"),
+            lambda tx: entries.put(tx, store, "b\u00e4r", b"12"),
+            lambda tx: entries.batch(
+                tx, store, [("create", "x", b"12345"), ("delete", "b\u00e4r", b"")]
+            ),
+            lambda tx: entries.replace_all(tx, store, {"x": b"", "y": b"1"}),
+        ]
+        sizes = []
+        for step in steps:
+            at.catalogue.write_now(ALICE, step)
+            sizes.append(at.catalogue.read_now(lambda tx: entries.total_bytes(tx, store)))
+        assert sizes == [8, 6, 6, 3]
+
+
+def test_a_catalogue_of_before_knows_the_bytes_of_its_stores(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.sqlite3"
+    old = file.open_writer(path, MIGRATIONS[:1])
+    old.execute("INSERT INTO store (id, kind, name, created_at, updated_at) "
+                "VALUES (?, 'config', 'flags', 0, 0)", ("s" * 22,))  # fmt: skip
+    old.execute("INSERT INTO entry (store, key, value, created_at, updated_at) "
+                "VALUES (?, 'key', CAST('value' AS BLOB), 0, 0)", ("s" * 22,))  # fmt: skip
+    old.close()
+    new = file.open_writer(path)
+    assert new.execute("SELECT bytes FROM store").fetchone()[0] == 8
+    new.close()
 
 
 @in_loop

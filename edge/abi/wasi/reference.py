@@ -25,6 +25,12 @@ nothing is preopened, so every path fails before it is looked at.
 A log line keeps its first 8 KiB; what is over `limits.log_bytes` is dropped and counted.  A stream
 takes or gives at most 256 KiB a call and says so in its count, as pipes do.
 
+A Fastly service gets the variables that Fastly's SDKs read: `FASTLY_SERVICE_ID` (of a deployed
+service the id that the control API tells, of one of the configuration file its name),
+`FASTLY_SERVICE_VERSION`, `FASTLY_IS_STAGING` (1 in a staged version), `FASTLY_TRACE_ID` (one for
+each request), and `FASTLY_HOSTNAME`, `FASTLY_POP`, `FASTLY_REGION`, `FASTLY_CUSTOMER_ID` and
+`FASTLY_CACHE_GENERATION`, which are the same everywhere.  The service's `env` wins over all of them.
+
 A CGI program gets the variables of CGI/1.1 (RFC 3875).  `SCRIPT_NAME` is empty and `PATH_INFO` the
 whole path, decoded; `REQUEST_URI` is as received.  Header names with anything but letters, digits
 and hyphens are left out, and so is `Proxy` (httpoxy).  The service's `env` wins over all of them.
