@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,9 @@ from edge.runtime.artifacts import Artifact
 
 # What a frame has besides versions and their modules: settings and digests.
 RESERVE: Final = 32 * 1024 * 1024
+# A service of the catalogue gets this part of what there is for all: its stores must not keep its
+# neighbours from deploying.
+SHARES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Sender:
         texts: dict[str, str] = {}
         needed: dict[str, Artifact] = {}
         order = []
-        size = 0
+        sizes: Counter[str] = Counter()
         for version in snapshot.versions:
             its = self._known.get(id(version))
             text = ""
@@ -64,16 +68,12 @@ class Sender:
                 its = _Known(version, _digest(text), _size(text, artifacts.get(version.sha256)))
             known[id(version)] = its
             order.append(its.digest)
-            size += its.size
+            sizes[version.id] += its.size
             if its.digest not in held:
                 texts[its.digest] = text or _text(version)
                 if version.sha256 in artifacts:
                     needed[version.sha256] = artifacts[version.sha256]
-        if size > room():
-            raise ControlError(
-                f"all services take {size} bytes with their stores and lists; "
-                f"a worker takes at most {room()}"
-            )
+        _refuse_large(sizes)
         self._known = known
         frame = encode(Prepare(snapshot.generation, snapshot.settings, tuple(order), texts, needed))
         return Parcel(frame, frozenset(order))
@@ -120,6 +120,26 @@ class Delivery:
 def room() -> int:
     """Bytes that all versions of a world may take together, as `size_of` counts."""
     return MAX_TO_WORKER - RESERVE
+
+
+def room_of_one() -> int:
+    """Of those, what the versions of one service of the catalogue may take."""
+    return room() // SHARES
+
+
+def _refuse_large(sizes: Counter[str]) -> None:
+    """`sizes` by id of the service; the file's, which has none, are the operator's own."""
+    largest = max((size for id_, size in sizes.items() if id_), default=0)
+    if largest > room_of_one():
+        raise ControlError(
+            f"the service takes {largest} bytes with its stores and lists, in all versions that are "
+            f"served; one may take {room_of_one()}"
+        )
+    if sizes.total() > room():
+        raise ControlError(
+            f"all services take {sizes.total()} bytes with their stores and lists; "
+            f"a worker takes at most {room()}"
+        )
 
 
 def size_of(version: Version, artifact: Artifact | None) -> int:

@@ -24,7 +24,7 @@ from edge.rollout.publisher import Built, Publisher
 from edge.rollout.wanted import Serving
 from edge.runtime.artifacts import Artifact
 from edge.supervisor.world import World
-from edge.transfer import room, size_of
+from edge.transfer import room, room_of_one, size_of
 
 log = logging.getLogger("edge.rollout")
 
@@ -131,13 +131,15 @@ async def _build(
 
 async def _fitting(built: Built, publisher: Publisher, space: _Space) -> Built:
     """The same.  ApiRefused LIMIT when workers could not be sent it beside the others."""
-    if space.take(await asyncio.to_thread(_size, built.versions, built.artifacts)):
+    size = await asyncio.to_thread(_size, built.versions, built.artifacts)
+    if size <= room_of_one() and space.take(size):
         return built
     publisher.discard(built)
     raise ApiRefused(
         Refusal.LIMIT,
-        f"its stores do not fit beside those of other services, which may take {room()} bytes "
-        "together; make them smaller and activate it again",
+        f"its stores do not fit beside those of other services: it takes {size} bytes in workers, "
+        f"one service may take {room_of_one()} and all {room()}; make them smaller and activate it "
+        "again",
     )
 
 

@@ -198,24 +198,18 @@ READY: Final[int] = ctypes.addressof(_ready_cell)
 # Linking -------------------------------------------------------------------------------------
 
 
-def define_immediate(
-    linker: int, module: str, name: str, functype: int, function: Callable[..., int]
-) -> tuple[Any, int]:
-    """Define an immediate hostcall.  (callback to keep alive, error address or 0)."""
-    callback = IMMEDIATE(function)
+def define_immediate(linker: int, module: str, name: str, functype: int, callback: Any) -> int:
+    """Define an immediate hostcall; `callback` stays alive.  An error's address, or 0."""
     m, n = module.encode(), name.encode()
     error = _define_immediate(linker, m, len(m), n, len(n), functype, callback, None, None)
-    return callback, error or 0
+    return error or 0
 
 
-def define_suspending(
-    linker: int, module: str, name: str, functype: int, function: Callable[..., None]
-) -> tuple[Any, int]:
-    """Define a hostcall that may suspend.  (callback to keep alive, error address or 0)."""
-    callback = SUSPENDING(function)
+def define_suspending(linker: int, module: str, name: str, functype: int, callback: Any) -> int:
+    """Define a hostcall that may suspend; `callback` stays alive.  An error's address, or 0."""
     m, n = module.encode(), name.encode()
     error = _define_suspending(linker, m, len(m), n, len(n), functype, callback, None, None)
-    return callback, error or 0
+    return error or 0
 
 
 # The epoch ticker ----------------------------------------------------------------------------

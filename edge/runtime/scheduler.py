@@ -159,8 +159,13 @@ class Deadlines(Generic[R]):
             self._schedule(deadline)
 
     def _tidy(self) -> None:
-        """Entries that are dead go when the heap is mostly made of them."""
-        if len(self._heap) > 256 and len(self._heap) > 4 * self._live:
+        """Entries that are dead go when the heap is mostly made of them, and when all are.
+
+        A guest that has ended keeps its version from going, stores and machine code included.
+        """
+        if not self._live:
+            self._heap.clear()
+        elif len(self._heap) > 256 and len(self._heap) > 4 * self._live:
             self._heap = [entry for entry in self._heap if _counts(entry)]
             heapify(self._heap)
 

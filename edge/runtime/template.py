@@ -85,9 +85,9 @@ class HostLibrary:
             for module in modules
             for hostcall in module.hostcalls.values()
         }
-        self._generated: dict[tuple[str, str], Any] = {}
         self._functypes: dict[tuple[str, str], Any] = {}
-        self._callbacks: list[Any] = []  # C holds bare pointers to these for the process's life
+        # C holds bare pointers to these for the process's life; one serves every linker.
+        self._callbacks: dict[tuple[str, str], Any] = {}
 
     def linker_for(self, module: Any, *, trap_unknown: bool) -> Any:
         """A linker holding just what `module` imports.
@@ -115,14 +115,14 @@ class HostLibrary:
 
     def _define(self, linker: Any, hostcall: Hostcall) -> None:
         key = (hostcall.module, hostcall.name)
-        define = capi.define_suspending if hostcall.suspends else capi.define_immediate
-        function: Any = self._generated.get(key)
-        if function is None:
+        callback = self._callbacks.get(key)
+        if callback is None:
             generate: Any = suspending if hostcall.suspends else immediate
-            function = self._generated[key] = generate(hostcall, self._binding)
+            kind = capi.SUSPENDING if hostcall.suspends else capi.IMMEDIATE
+            callback = self._callbacks[key] = kind(generate(hostcall, self._binding))
+        define = capi.define_suspending if hostcall.suspends else capi.define_immediate
         functype = self._functype(hostcall.signature, hostcall.returns)
-        callback, error = define(capi.address_of(linker), *key, capi.address_of(functype), function)
-        self._callbacks.append(callback)
+        error = define(capi.address_of(linker), *key, capi.address_of(functype), callback)
         if error:
             raise ModuleRefused(f"{key[0]}.{key[1]}: {capi.take_error(error)}")
 

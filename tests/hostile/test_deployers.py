@@ -13,11 +13,15 @@ from edge.catalogue import entries, entry_rules, file, parts, stores, tokens
 from edge.catalogue.database import CatalogueLimits, Transaction
 from edge.catalogue.migrations import MIGRATIONS
 from edge.catalogue.records import Page, PartKind, Scope, Store, StoreKind
+from edge.control import ControlError
 from edge.errors import ApiRefused, Refusal
 from edge.model.definition import read_definition
 from edge.model.service import Version
+from edge.model.snapshot import Snapshot
 from edge.rollout import definition
 from edge.rollout.first import add_deployed
+from edge.settings import Settings
+from tests.process.test_transfer import artifacts, version
 from tests.support.catalogue import Desk
 from tests.support.loop import in_loop
 from tests.support.rollout import ALICE, Yard, yard
@@ -58,6 +62,7 @@ async def test_services_that_no_longer_fit_together_start_all_the_same_without_t
     async with yard(tmp_path) as at:
         for name, size in (("a-hog", 40_000), ("b", 4_000), ("c", 8_000)):
             await at.changes.activate(ALICE, with_store(at, name, size), 1)
+    monkeypatch.setattr(transfer, "SHARES", 1)
     monkeypatch.setattr(transfer, "MAX_TO_WORKER", transfer.RESERVE + 35_000)
     async with yard(tmp_path) as at:
         served = await restarted(at)
@@ -77,6 +82,7 @@ async def test_what_fits_again_can_be_activated_again(
     async with yard(tmp_path) as at:
         hog = with_store(at, "hog", 40_000)
         await at.changes.activate(ALICE, hog, 1)
+    monkeypatch.setattr(transfer, "SHARES", 1)
     monkeypatch.setattr(transfer, "MAX_TO_WORKER", transfer.RESERVE + 20_000)
     async with yard(tmp_path) as at:
         assert (await restarted(at))["hog"].refused
@@ -128,10 +134,24 @@ async def test_a_store_that_grew_too_large_while_it_was_served_takes_its_own_ser
         assert not served["other"].refused
 
 
+def test_one_service_does_not_take_what_there_is_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = transfer.SHARES * 20_000
+    monkeypatch.setattr(transfer, "MAX_TO_WORKER", transfer.RESERVE + room)
+    large = version("hog")
+    large = replace(large, service=replace(large.service, env={"A": "x" * 12_000}))
+    roles = tuple(replace(large, number=number, id="hog") for number in (1, 2))
+    sender = transfer.Sender()
+    with pytest.raises(ControlError, match="one may take 20000"):
+        sender.pack(Snapshot(1, Settings(), roles), {}, frozenset())
+    # Of two services as much is no trouble, nor is it of the file's.
+    others = (roles[0], replace(roles[1], id="other", service=replace(large.service, name="b")))
+    sender.pack(Snapshot(2, Settings(), others), {}, frozenset())
+    filed = tuple(replace(large, service=replace(large.service, name=name)) for name in ("c", "d"))
+    sender.pack(Snapshot(3, Settings(), filed), {}, frozenset())
+
+
 def test_facts_of_modules_count_as_well() -> None:
     """Incremental frames are small; the one that a fresh worker needs has them all."""
-    from tests.process.test_transfer import artifacts, version
-
     one = version("one")
     (artifact,) = artifacts(one).values()
     named = replace(artifact.info, exports=tuple(f"{'e' * 100}{n}" for n in range(100)))

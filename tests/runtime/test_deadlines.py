@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -168,4 +169,14 @@ def test_closing_cancels_the_timer(bench: Bench) -> None:
     bench.add(1.0)
     bench.deadlines.close()
     bench.loop.advance(5.0)
+    assert bench.expired == []
+
+
+def test_nothing_keeps_a_guest_when_all_have_ended(bench: Bench) -> None:
+    guests = [bench.add(120.0) for _ in range(3)]
+    left = [weakref.ref(guest) for guest in guests]
+    while guests:
+        bench.end(guests.pop())
+    assert [one() for one in left] == [None] * 3
+    bench.loop.advance(120.0)
     assert bench.expired == []

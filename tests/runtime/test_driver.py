@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -17,6 +18,7 @@ from edge.errors import Failed, HostcallError, ModuleRefused
 from edge.hostmodules import HOST_MODULES
 from edge.model.limits import DEFAULT_LIMITS
 from edge.outcome import OK, Ending, Outcome
+from edge.runtime import capi
 from edge.runtime.guest import Guest
 from tests.support.guests import GUESTS
 from tests.support.runtime import SMALL_POOL, Arena, Run
@@ -457,3 +459,15 @@ def test_a_module_that_cannot_be_called_is_refused_when_linked(bench: Bench, wat
     # Inspection refuses it at deployment; here, C would read a handle of somebody else's store.
     with pytest.raises(ModuleRefused, match=r"_start|memory"):
         bench.arena.template(wat)
+
+
+def test_linking_the_same_hostcalls_again_makes_no_more_callbacks(bench: Bench) -> None:
+    def callbacks() -> int:
+        kinds = (capi.IMMEDIATE, capi.SUSPENDING)
+        return sum(type(found) in kinds for found in gc.get_objects())
+
+    bench.guest("")
+    before = callbacks()
+    assert before > 0
+    bench.guest("(nop)")
+    assert callbacks() == before
