@@ -129,16 +129,16 @@ def room_of_one() -> int:
 
 def _refuse_large(sizes: Counter[str]) -> None:
     """`sizes` by id of the service; the file's, which has none, are the operator's own."""
-    largest = max((size for id_, size in sizes.items() if id_), default=0)
-    if largest > room_of_one():
-        raise ControlError(
-            f"the service takes {largest} bytes with its stores and lists, in all versions that are "
-            f"served; one may take {room_of_one()}"
-        )
     if sizes.total() > room():
         raise ControlError(
             f"all services take {sizes.total()} bytes with their stores and lists; "
             f"a worker takes at most {room()}"
+        )
+    largest = max((size for id_, size in sizes.items() if id_), default=0)
+    if largest > room_of_one():
+        raise ControlError(
+            f"a service takes {largest} bytes with its stores and lists, in all its versions that "
+            f"are served; one may take {room_of_one()}"
         )
 
 

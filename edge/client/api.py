@@ -240,9 +240,13 @@ def _refusal(response: httpx.Response) -> Refused | Unreachable:
 
 
 def _explain(server: str, error: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"{server} is not trusted: {error}; name its authority with --ca"
     if isinstance(error, httpx.ConnectError):
         return (
             f"{server} cannot be reached: {error}; is the server running? Name another with "
             "--server, EDGE_SERVER or `edge login`"
         )
+    if isinstance(error, httpx.RemoteProtocolError) and server.startswith("http:"):
+        return f"{server}: {error}; does it want https?"
     return f"{server}: the connection failed: {str(error) or type(error).__name__}"

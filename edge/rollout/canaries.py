@@ -48,13 +48,13 @@ class Canaries:
 
     async def run(self) -> None:
         """Look every quarter of a second, until cancelled."""
-        async with asyncio.TaskGroup() as endings:
+        async with asyncio.TaskGroup() as tasks:
             while True:
                 await asyncio.sleep(WATCH_SECONDS)
                 try:
                     # Side by side: a service that is long at its own changes holds up no other.
                     for record, why in await self._judged():
-                        endings.create_task(self._end(record, why))
+                        tasks.create_task(self._end(record, why))
                 except ApiRefused as refused:
                     log.warning("canaries cannot be watched now: %s", refused)
                 except Exception:  # a bug of ours must not end the server

@@ -28,6 +28,7 @@ from edge.telemetry.supervisor_counters import SupervisorCounters
 log = logging.getLogger("edge.rollout")
 
 ALL: Final = 10_000  # clients in 10,000
+_TOLD: Final = 8  # warnings of one change that the log has
 
 
 class Changes:
@@ -331,7 +332,10 @@ class Changes:
         self._counters.deploys.add(record.name, "ok")
         self._pruned()
         world = self._fleet.world.snapshot.versions
-        return made.warnings + shared_hosts(record.id, made.versions, world)
+        warnings = made.warnings + shared_hosts(record.id, made.versions, world)
+        for text in warnings[:_TOLD]:  # Fastly's API has no place for them
+            log.warning("deployed, but: %s", text, extra={"service": record.name})
+        return warnings
 
     def _inspect(self, made: Built, built: Callable[[Built], None]) -> None:
         try:

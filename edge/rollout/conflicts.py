@@ -157,4 +157,4 @@ def check_file(
                     )
                 )
     if problems:
-        raise ConfigError(*problems)
+        raise ConfigError(*dict.fromkeys(problems))  # a service may serve several versions

@@ -105,8 +105,8 @@ class Errands:
         left = set(self._tasks)
         for task in left:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
+        if left:  # not for ever: one may wait for a disk that does not answer; `run` ends it
+            await asyncio.wait(left, timeout=seconds)
 
 
 async def _run(work: Callable[[], Awaitable[T]], done: list[T | BaseException]) -> None:

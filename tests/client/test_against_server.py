@@ -206,7 +206,11 @@ def test_a_private_authority_is_trusted_when_it_is_named(
         address = f"https://127.0.0.1:{running.admin_port}"
         words = ["whoami", "--server", address, "--state-dir", str(running.state_dir)]
         assert main(words) == 3
-        assert "certificate" in capfd.readouterr().err
+        assert "name its authority with --ca" in capfd.readouterr().err
+        words[2] = address.replace("https", "http")
+        assert main(words) == 3
+        assert "does it want https?" in capfd.readouterr().err
+        words[2] = address
         assert main([*words, "--ca", str(tmp_path / "ca.pem")]) == 0
         assert "bootstrap" in capfd.readouterr().out
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,14 +18,14 @@ from edge.catalogue.records import Page, PartKind, Scope, Store, StoreKind
 from edge.control import ControlError
 from edge.errors import ApiRefused, Refusal
 from edge.model.definition import read_definition
-from edge.model.service import Version
+from edge.model.service import Role, Version
 from edge.model.snapshot import Snapshot
-from edge.rollout import definition
+from edge.rollout import definition, refresher
 from edge.rollout.first import add_deployed
 from edge.settings import Settings
 from tests.process.test_transfer import artifacts, version
 from tests.support.catalogue import Desk
-from tests.support.loop import in_loop
+from tests.support.loop import in_loop, turns
 from tests.support.rollout import ALICE, Yard, yard
 
 KEY = "-----BEGIN PRIVATE KEY-----\nhush\n-----END PRIVATE KEY-----\n"
@@ -137,17 +139,19 @@ async def test_a_store_that_grew_too_large_while_it_was_served_takes_its_own_ser
 def test_one_service_does_not_take_what_there_is_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     room = transfer.SHARES * 20_000
     monkeypatch.setattr(transfer, "MAX_TO_WORKER", transfer.RESERVE + room)
-    large = version("hog")
-    large = replace(large, service=replace(large.service, env={"A": "x" * 12_000}))
-    roles = tuple(replace(large, number=number, id="hog") for number in (1, 2))
+    active, other, c, d = (large(version(name)) for name in ("hog", "other", "c", "d"))
+    canary = large(version("hog", 2, role=Role.CANARY, share=500))
     sender = transfer.Sender()
     with pytest.raises(ControlError, match="one may take 20000"):
-        sender.pack(Snapshot(1, Settings(), roles), {}, frozenset())
+        sender.pack(Snapshot(1, Settings(), (active, canary)), {}, frozenset())
     # Of two services as much is no trouble, nor is it of the file's.
-    others = (roles[0], replace(roles[1], id="other", service=replace(large.service, name="b")))
-    sender.pack(Snapshot(2, Settings(), others), {}, frozenset())
-    filed = tuple(replace(large, service=replace(large.service, name=name)) for name in ("c", "d"))
+    sender.pack(Snapshot(2, Settings(), (active, other)), {}, frozenset())
+    filed = (replace(c, id=""), replace(d, id=""))
     sender.pack(Snapshot(3, Settings(), filed), {}, frozenset())
+
+
+def large(version: Version) -> Version:
+    return replace(version, service=replace(version.service, env={"A": "x" * 12_000}))
 
 
 def test_facts_of_modules_count_as_well() -> None:
@@ -271,3 +275,36 @@ async def test_one_service_does_not_own_all_stores_there_may_be(
             make(hog, "hog3")
         make(other, "other")
         make("", "shared")
+
+
+@in_loop
+async def test_a_service_that_workers_refuse_again_and_again_is_tried_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresher, "TROUBLE_SECONDS", 0.001)
+    async with yard(tmp_path) as at:
+        hog = with_store(at, "hog", 4_000)
+        await at.changes.activate(ALICE, hog, 1)
+        at.fleet.failing = "hog"
+        loop = asyncio.get_running_loop()
+        real, delays = loop.call_later, list[float]()
+
+        def spy(delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+            if callback == at.refresher.services_changed:
+                delays.append(delay)
+            return real(delay, callback, *args)
+
+        monkeypatch.setattr(loop, "call_later", spy)
+        running = asyncio.create_task(at.refresher.run())
+        store = at.catalogue.read_now(lambda tx: stores.find(tx, StoreKind.CONFIG, "hog").id)
+        at.catalogue.write_now(ALICE, lambda tx: entries.put(tx, store, "new", b"1"))
+        at.refresher.stores_changed([store])
+        async with asyncio.timeout(10):
+            while len(delays) < 4:
+                await turns(1)
+            at.fleet.failing = ""
+            while "new" not in at.fleet.world.versions_of(hog)[0].service.config_stores["flags0"]:
+                await turns(1)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert delays[:4] == [0.001, 0.002, 0.004, 0.008]

@@ -280,6 +280,25 @@ def test_old_versions_go_with_their_packages(tmp_path: Path) -> None:
         assert len(list((tmp_path / "var" / "packages").glob("??/*"))) == 2
 
 
+def test_a_body_above_every_bound_is_refused_in_words_before_it_is_sent(tmp_path: Path) -> None:
+    with server(tmp_path, CONFIG, workers=2) as running:
+        token = (running.state_dir / "admin.token").read_text().strip()
+        for path, code in (
+            ("/v1/services/shop", "too_large"),
+            ("/service/x/version/1/package", ""),
+        ):
+            with socket.create_connection(("127.0.0.1", running.admin_port), DEADLINE) as client:
+                client.sendall(
+                    f"PUT {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {1 << 40}\r\n"
+                    f"authorization: Bearer {token}\r\nexpect: 100-continue\r\n\r\n".encode()
+                )
+                response = http.client.HTTPResponse(client)
+                response.begin()
+                found = json.loads(response.read())
+            assert (response.status, found.get("code", "")) == (413, code), found
+            assert "larger than" in found["detail"]
+
+
 def test_a_call_under_way_is_told_that_the_server_stops(tmp_path: Path) -> None:
     """An upload that has not come to its end, and one that waits to be asked for its body."""
     with server(tmp_path, CONFIG, workers=2) as running:

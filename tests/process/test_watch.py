@@ -7,7 +7,9 @@ import http.client
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,35 @@ def test_a_version_is_invoked_whether_it_serves_or_not(tmp_path: Path) -> None:
         filed = call(running, "POST", "/v1/services/filed/versions/1/invoke", {"path": "/x?y"})
         assert filed.json["body"] == "hello from wasm\n"
         assert call(running, "POST", "/v1/services/shop/versions/9/invoke").status == 404
+
+
+def test_versions_are_invoked_side_by_side_while_others_are_activated(tmp_path: Path) -> None:
+    """Each activation unloads what was loaded for invocations of its service."""
+    with server(tmp_path, CONFIG, workers=2) as running:
+        for number in range(1, 5):
+            deploy(running, "shop", f"v{number}", f"activate={str(number == 1).lower()}")
+        stop = threading.Event()
+
+        def invoke(number: int) -> list[tuple[int, str]]:
+            found = []
+            while not stop.is_set():
+                answer = call(running, "POST", f"/v1/services/shop/versions/{number}/invoke")
+                found.append((answer.status, answer.json.get("body", answer.json)))
+            return found
+
+        with ThreadPoolExecutor(6) as pool:
+            asked = [2, 3, 3, 4, 4, 4]
+            invoking = [pool.submit(invoke, number) for number in asked]
+            try:
+                for number in [2, 1] * 5:
+                    path = f"/v1/services/shop/versions/{number}/activate"
+                    assert call(running, "POST", path).status == 200
+            finally:
+                stop.set()
+            for number, work in zip(asked, invoking, strict=True):
+                answers = work.result(DEADLINE)
+                assert answers
+                assert {(status, body.strip()) for status, body in answers} == {(200, f"v{number}")}
 
 
 def test_an_invocation_tells_how_its_sandbox_ended(tmp_path: Path) -> None:

@@ -304,7 +304,9 @@ async def test_a_service_that_is_long_at_its_changes_keeps_no_other_canary_alive
 
 
 @in_loop
-async def test_a_token_of_one_service_takes_no_path_of_anothers_host(tmp_path: Path) -> None:
+async def test_a_token_of_one_service_takes_no_path_of_anothers_host(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with yard(tmp_path) as at:
         shop, thief = at.service("shop", "one"), at.service("thief", "one")
         data = {"host": "shop.localhost", "path": "/login", "exact": False, "comment": ""}
@@ -317,7 +319,9 @@ async def test_a_token_of_one_service_takes_no_path_of_anothers_host(tmp_path: P
         assert error.refusal is Refusal.ROUTE_CONFLICT
         assert at.served() == ["shop@1 active"]
         done = await at.changes.activate(ALICE, thief, 1)
-        assert any("shop.localhost is shared with service shop" in text for text in done.warnings)
+        told = "shop.localhost is shared with service shop"
+        assert any(told in text for text in done.warnings)
+        assert any(told in text and "deployed, but" in text for text in caplog.messages)
         await at.changes.stage(replace(ALICE, service_id=thief), thief, 1)
         assert at.served() == ["shop@1 active", "thief@1 active"]
 

@@ -129,5 +129,12 @@ def test_a_document_that_claims_a_name_and_a_route_is_told_of_both() -> None:
     ]
 
 
+def test_a_name_of_which_several_versions_are_served_is_told_once() -> None:
+    deployed = [("shop", (Route("shop.test"),)), ("shop", ())]  # a canary has no routes
+    with pytest.raises(ConfigError) as caught:
+        check_file([service("shop", "other.test")], deployed)
+    assert [problem.path for problem in caught.value.problems] == ["services.shop"]
+
+
 def test_a_document_that_claims_nothing_of_others_is_good() -> None:
     check_file([service("shop", "a.test")], [("news", (Route("news.test"),))])
