@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 # A row is for people; what is larger is told by its size.
 MOST_BYTES = 16 * 1024
+# Of all rows, those of one service's own tokens: else a tenant could push out what it did before,
+# and what others did, by changing something small again and again.
+TENANT_SHARE = 10
+_LOOK_EVERY = 64  # rows: finding the oldest that stays walks over all of them
 
 
 def listing(
@@ -35,16 +39,33 @@ def listing(
 
 
 def write_record(tx: Transaction, action: str, subject: str, before: object, after: object) -> None:
-    """One row; the oldest beyond the limit goes."""
+    """One row; the oldest beyond the limits go, a few dozen late."""
     actor = tx.actor
     written = tx.db.execute(
         "INSERT INTO audit (at, actor, token_id, remote, request_id, action, subject, before, "
-        "after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "after, tenant) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (tx.now, actor.name, actor.token_id, actor.remote, actor.request_id, action, subject,
-         _text(before), _text(after)),
+         _text(before), _text(after), actor.service_id),
     )  # fmt: skip
-    newest = written.lastrowid or 0
-    tx.run("DELETE FROM audit WHERE id <= ?", newest - tx.limits.audit_records)
+    if (written.lastrowid or 0) % _LOOK_EVERY == 0:
+        _prune(tx)
+
+
+def _prune(tx: Transaction) -> None:
+    most = tx.limits.audit_records
+    tenants = tx.all("SELECT DISTINCT tenant FROM audit WHERE tenant <> '' AND id > ("
+                     "SELECT max(id) FROM audit) - ?", _LOOK_EVERY)  # fmt: skip
+    for row in tenants:
+        tx.run(
+            "DELETE FROM audit WHERE tenant = ?1 AND id <= (SELECT id FROM audit WHERE tenant = ?1 "
+            "ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            row["tenant"],
+            most // TENANT_SHARE,
+        )
+    tx.run(
+        "DELETE FROM audit WHERE id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET ?)",
+        most,
+    )
 
 
 def _text(value: object) -> str | None:

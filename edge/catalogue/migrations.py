@@ -187,8 +187,10 @@ CREATE TABLE audit (
     action TEXT NOT NULL,
     subject TEXT NOT NULL,
     before TEXT,
-    after TEXT
+    after TEXT,
+    tenant TEXT NOT NULL -- id of the service whose own token it was; empty: one for all services
 ) STRICT;;
+CREATE INDEX audit_tenant ON audit (tenant, id);;
 """
 
 # What a store holds is bounded in bytes as well, and to add them up takes 10 ms for a large one.

@@ -275,8 +275,11 @@ class Changes:
             if not serving.nothing:
                 await self._change(record, serving, actor, _remember_nothing, no_progress)
 
-    async def delete(self, actor: Actor, service_id: str, *, force: bool) -> None:
-        """Remove a service with its versions; `force` takes it from the clients it still has."""
+    async def delete(self, actor: Actor, service_id: str, *, force: bool) -> str:
+        """Remove a service with its versions, and return what its name was.
+
+        `force` takes it from the clients it still has.
+        """
         async with self._errands.turn(service_id):
             record = await self._catalogue.read(lambda tx: services.get(tx, service_id))
             served = record.active is not None or record.canary is not None
@@ -301,6 +304,7 @@ class Changes:
                 await self._catalogue.write(actor, persist)
             self._pruned()
             log.info("service deleted", extra={"service": record.name, "actor": actor.name})
+            return record.name
 
     # Parts ------------------------------------------------------------------------------------
 

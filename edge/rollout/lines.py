@@ -84,6 +84,10 @@ class LineBook:
                 self._followers.discard(follower)
                 self._tell()
 
+    def drop(self, service: str) -> None:
+        """A service is gone: what it wrote is not for the next one of its name."""
+        self._bytes -= sum(size for size, _ in self._kept.pop(service, ()))
+
     # Invocations ------------------------------------------------------------------------------
 
     def expect(self, request: str) -> asyncio.Future[Facts]:

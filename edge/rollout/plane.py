@@ -167,7 +167,9 @@ class Plane:
 
     async def delete_service(self, actor: Actor, service_id: str, *, force: bool) -> None:
         """See ControlPlane."""
-        await self._errands.do(partial(self._changes.delete, actor, service_id, force=force))
+        self._book.drop(
+            await self._errands.do(partial(self._changes.delete, actor, service_id, force=force))
+        )
 
     # Stores -----------------------------------------------------------------------------------
 

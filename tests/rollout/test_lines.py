@@ -49,6 +49,16 @@ def test_lines_are_kept_in_order_and_the_newest_are_shown() -> None:
     assert asyncio.run(recent(kept, LogFilter(service="a"), 2)) == ["6", "8"]
 
 
+def test_a_service_that_is_gone_leaves_no_lines_for_the_next_of_its_name() -> None:
+    kept = book()
+    kept.take(Batch(0, (line("a", "theirs"), line("b", "others"))))
+    kept.drop("a")
+    kept.drop("nobody")
+    kept.take(Batch(0, (line("a", "mine"),)))
+    assert asyncio.run(recent(kept, LogFilter(service="a"))) == ["mine"]
+    assert asyncio.run(recent(kept, LogFilter(service="b"))) == ["others"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "shown"),
     [

@@ -29,7 +29,7 @@ A Fastly service gets the variables that Fastly's SDKs read: `FASTLY_SERVICE_ID`
 service the id that the control API tells, of one of the configuration file its name),
 `FASTLY_SERVICE_VERSION`, `FASTLY_IS_STAGING` (1 in a staged version), `FASTLY_TRACE_ID` (one for
 each request), and `FASTLY_HOSTNAME`, `FASTLY_POP`, `FASTLY_REGION`, `FASTLY_CUSTOMER_ID` and
-`FASTLY_CACHE_GENERATION`, which are the same everywhere.  The service's `env` wins over all of them.
+`FASTLY_CACHE_GENERATION`, which are the same everywhere.  The service's `env` wins over them.
 
 A CGI program gets the variables of CGI/1.1 (RFC 3875).  `SCRIPT_NAME` is empty and `PATH_INFO` the
 whole path, decoded; `REQUEST_URI` is as received.  Header names with anything but letters, digits
