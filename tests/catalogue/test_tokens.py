@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -145,9 +146,8 @@ def test_a_tenant_pushes_nothing_out_of_the_audit_log_but_its_own(tmp_path: Path
         tenant = Actor("theirs", service_id=made.id)
         for number in range(400):
             comment = str(number)
-            at.catalogue.write_now(
-                tenant, lambda tx, comment=comment: services.update(tx, made.id, comment=comment)
-            )
+            change = partial(services.update, service=made.id, comment=comment)
+            at.catalogue.write_now(tenant, change)
         found = at.read(lambda tx: audit.listing(tx, Page(1000)))
         assert found[-1].action == "service.create"
         assert len(found) <= 1 + 20 + 64
