@@ -124,7 +124,9 @@ class Gate:
         if len(shown) <= MAX_TEXT and shown.isascii():
             self._doubtful += bool(wait)
             try:
-                token = await self._around.catalogue.read(lambda tx: tokens.authenticate(tx, shown))
+                token = await self._around.catalogue.read(
+                    lambda tx: tokens.authenticate(tx, shown), urgent=True
+                )
             finally:
                 self._doubtful -= bool(wait)
         if token is not None:
@@ -148,7 +150,7 @@ class Gate:
             except ApiRefused:
                 return False
 
-        return await self._around.catalogue.read(named)
+        return await self._around.catalogue.read(named, urgent=True)
 
 
 def shown_token(header: Callable[[str], str | None]) -> str | None:

@@ -23,6 +23,7 @@ from edge.stores.kv import (
     identity_of,
     insertion_of,
 )
+from edge.stores.kv_settled import settled
 
 T = TypeVar("T")
 
@@ -146,17 +147,8 @@ def _begun(begin: Callable[[], KvOperation[T]]) -> KvOperation[T]:
 
 
 async def _settled(operation: KvOperation[T]) -> T:
-    if not operation.is_ready:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def tell() -> None:
-            if not done.done():
-                done.set_result(None)
-
-        operation.watch(tell)
-        await done
     try:
-        return operation.result()
+        return await settled(operation)
     except HostcallError as error:
         raise _refused(error) from None
 

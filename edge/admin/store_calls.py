@@ -43,6 +43,11 @@ def store_for(tx: Transaction, call: Call, kind: StoreKind, wanted: str) -> Stor
     return store
 
 
+async def named_store(around: Around, call: Call, kind: StoreKind) -> Store:
+    """The store that the path names.  NOT_FOUND."""
+    return await around.catalogue.read(lambda tx: store_for(tx, call, kind, call.params["store"]))
+
+
 def seen_by(call: Call) -> str | None:
     """Whose stores a list has: those of the token's service, or (None) all."""
     return call.token.service_id or None

@@ -1,4 +1,4 @@
-"""The catalogue: what has been deployed, durably, behind one lane for writes and one for reads.
+"""The catalogue: what has been deployed, durably, behind lanes: for writes, reads, small reads.
 
 A write is one transaction, on the disk before it returns; a read sees the state of one instant.
 The functions that run in them are in the modules beside this one, one for each subject.
@@ -24,7 +24,7 @@ from edge.catalogue.records import Actor
 from edge.catalogue.sealed import keys_in_use
 from edge.clock import Clock
 from edge.errors import ApiRefused, Refusal
-from edge.settings import Deploy
+from edge.settings import GIB, Deploy
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class CatalogueLimits:
 
     services: int = 1000
     keep_versions: int = 100
+    service_bytes: int = GIB  # of modules
     stores: int = 1000  # of each kind
     store_entries: int = 10_000
     audit_records: int = 100_000
@@ -52,6 +53,7 @@ class CatalogueLimits:
         return cls(
             services=deploy.services,
             keep_versions=deploy.keep_versions,
+            service_bytes=deploy.service_bytes,
             stores=deploy.stores,
             store_entries=deploy.store_entries,
             audit_records=deploy.audit_records,
@@ -130,11 +132,13 @@ class Catalogue:
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
         self._read_turn, self._write_turn = threading.Lock(), threading.Lock()
+        self._urgent: sqlite3.Connection | None = None  # used on the thread of its lane alone
         self._read_lane = Lane("catalogue-read")
+        self._urgent_lane = Lane("catalogue-urgent")
         self._write_lane = Lane("catalogue-write")
         self._orphans: set[str] = set()
         self._orphans_turn = threading.Lock()  # held for moments, so that a loop may take it
-        self._writes = self._reads = self._failed = 0
+        self._writes = self._reads = self._urgent_reads = self._failed = 0
         self._write_seconds = self._longest = 0.0
 
     def start(self) -> None:
@@ -146,28 +150,36 @@ class Catalogue:
         self._writer = open_writer(self._path)
         try:
             self._reader = open_reader(self._path)
+            self._urgent = open_reader(self._path)
             if self.keyring is not None:
                 self.keyring.start(self.read_now(keys_in_use))
         except BaseException:
             self._close_files()
             raise
         self._read_lane.start()
+        self._urgent_lane.start()
         self._write_lane.start()
 
     def close(self) -> None:
         """Finish what waits, and close the file.  Blocks.  Calls after it are refused STOPPING."""
-        read = self._read_lane.close(_CLOSE_SECONDS)
-        written = self._write_lane.close(_CLOSE_SECONDS)
-        if read and written:  # closing under a thread that uses a connection would crash
+        lanes = self._urgent_lane, self._read_lane, self._write_lane
+        done = [lane.close(_CLOSE_SECONDS) for lane in lanes]
+        if all(done):  # closing under a thread that uses a connection would crash
             self._close_files()
         else:
             log.warning("the catalogue was left open: its disk does not answer")
 
-    async def read(self, work: Callable[[Transaction], T]) -> T:
+    async def read(self, work: Callable[[Transaction], T], *, urgent: bool = False) -> T:
         """What `work` returns; it sees every write that has been acknowledged, and changes none.
 
+        `urgent`: few rows that every call needs, which waits for no large read of anybody's.
         Raises what `work` raises; ApiRefused BUSY, STORAGE, STOPPING.
         """
+        if urgent:
+            self._urgent_reads += 1
+            return await self._urgent_lane.run(
+                lambda: self._within(self._urgent, "BEGIN", _NOBODY, work)
+            )
         return await self._read_lane.run(lambda: self.read_now(work))
 
     async def write(self, actor: Actor, work: Callable[[Transaction], T]) -> T:
@@ -205,11 +217,13 @@ class Catalogue:
     def statistics(self) -> Statistics:
         return Statistics(
             writes=self._writes,
-            reads=self._reads,
+            reads=self._reads + self._urgent_reads,
             failed=self._failed,
             write_seconds=self._write_seconds,
             longest_write_seconds=self._longest,
-            waiting=self._read_lane.waiting + self._write_lane.waiting,
+            waiting=sum(
+                lane.waiting for lane in (self._urgent_lane, self._read_lane, self._write_lane)
+            ),
         )
 
     def _within(
@@ -243,11 +257,11 @@ class Catalogue:
         return value
 
     def _close_files(self) -> None:
-        # The reader first: the last connection moves the log into the file, and it may not write.
-        for connection in (self._reader, self._writer):
+        # Readers first: the last connection moves the log into the file, and they may not write.
+        for connection in (self._reader, self._urgent, self._writer):
             if connection is not None:
                 connection.close()
-        self._reader = self._writer = None
+        self._reader = self._urgent = self._writer = None
 
 
 @contextmanager

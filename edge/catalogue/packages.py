@@ -9,9 +9,9 @@ import hashlib
 import os
 import re
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Iterator, Set
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 from edge.catalogue.ids import new_id
@@ -21,10 +21,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TEMPORARY = "new-"
 _PIECE = 1024 * 1024
 
-# A module is stored before a version refers to it.  What was stored so lately is not removed,
-# though nothing refers to it yet: compiling in between takes minutes at most.
-FRESH_SECONDS = 15 * 60.0
-_MOST_FRESH = 10_000
+# Modules that were held of late, and those nobody may have come to use; of more of these the
+# next start takes care, and more of those are not held while one round of `tidy` looks at them.
+_MOST_KNOWN = 10_000
 
 # Bytes of the disk that modules leave free, or this share of a small one: whoever uploads must not
 # keep guests from storing values, and the catalogue from remembering what is changed.
@@ -33,13 +32,21 @@ _RESERVE_SHARE = 20  # one of so many
 
 
 class PackageStore:
-    """Blocking, and usable from any thread."""
+    """Usable from any thread; what touches the disk blocks.
 
-    def __init__(self, state_dir: Path, *, fresh_seconds: float = FRESH_SECONDS) -> None:
+    A module is stored before a version refers to it.  Whoever stores one holds it until then, and
+    what is held is not removed.  What nobody refers to in the end goes at once: `take_left`.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.on_left: Callable[[], None] = _nobody  # `take_left` has news
         self._directory = state_dir / "packages"
-        self._fresh_seconds = fresh_seconds
-        self._fresh: OrderedDict[str, float] = OrderedDict()  # -> when it was last put
         self._turn = threading.Lock()  # a removal and a put of one file never meet
+        self._books = threading.Lock()  # of the rest; held for moments, so that a loop may take it
+        self._held: Counter[str] = Counter()
+        self._moment = 0  # counts holdings
+        self._last_held: OrderedDict[str, int] = OrderedDict()  # -> the moment
+        self._left: set[str] = set()
 
     def start(self) -> None:
         """Make the directory; remove what a process that was killed left behind.  ConfigError."""
@@ -68,15 +75,41 @@ class PackageStore:
             raise ValueError("not a SHA-256 in hex")
         return self._directory / sha256[:2] / sha256
 
+    @contextmanager
+    def holding(self, sha256: str) -> Iterator[None]:
+        """It is not removed meanwhile, and looked at afterwards: has it got a version?"""
+        with self._books:
+            self._held[sha256] += 1
+            self._moment += 1
+            self._last_held[sha256] = self._moment
+            self._last_held.move_to_end(sha256)
+            while len(self._last_held) > _MOST_KNOWN:
+                self._last_held.popitem(last=False)
+        try:
+            yield
+        finally:
+            with self._books:
+                self._held[sha256] -= 1
+                if not self._held[sha256]:
+                    del self._held[sha256]
+                if len(self._left) < _MOST_KNOWN:
+                    self._left.add(sha256)
+            self.on_left()
+
+    def take_left(self) -> tuple[set[str], int]:
+        """SHA-256 of modules that may have no version, since the last call; and the moment now."""
+        with self._books:
+            taken, self._left = self._left, set()
+            return taken, self._moment
+
     def put(self, data: bytes) -> str:
-        """Its SHA-256; it is on the disk when this returns.  ApiRefused STORAGE."""
+        """Its SHA-256; it is on the disk when this returns, and stays while it is held.
+
+        ApiRefused STORAGE.
+        """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
         with self._turn:
-            self._fresh[sha256] = time.monotonic()
-            self._fresh.move_to_end(sha256)
-            while len(self._fresh) > _MOST_FRESH:
-                self._fresh.popitem(last=False)
             if _holds(path, data):
                 return sha256
         try:
@@ -102,16 +135,15 @@ class PackageStore:
             )
         return data
 
-    def remove(self, sha256: str) -> bool:
-        """Remove it, unless it was put lately; True when it is gone.
+    def remove(self, sha256: str, since: int) -> bool:
+        """Remove it, unless it is held or was after the moment `since`; True when it is gone.
 
-        The caller knows that no version refers to it (`edge.catalogue.tidy`).
+        The caller knows that no version referred to it after that (`edge.catalogue.tidy`).
         """
         with self._turn:
-            put = self._fresh.get(sha256)
-            if put is not None and time.monotonic() - put < self._fresh_seconds:
-                return False
-            self._fresh.pop(sha256, None)
+            with self._books:
+                if self._held[sha256] or self._last_held.get(sha256, 0) > since:
+                    return False
             try:
                 self.path(sha256).unlink(missing_ok=True)
             except OSError:  # it only takes room; the next start tries again
@@ -119,10 +151,10 @@ class PackageStore:
             return True
 
     def sweep(self, referenced: Set[str]) -> int:
-        """Remove all that is not referenced and was not put lately; returns how many went."""
+        """Remove all that is not referenced; returns how many went.  At the start only."""
         gone = 0
         for path in list(self._files()):
-            if path.name not in referenced and self.remove(path.name):
+            if path.name not in referenced and self.remove(path.name, self._moment):
                 gone += 1
         return gone
 
@@ -156,6 +188,10 @@ class PackageStore:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _nobody() -> None:
+    """Nobody wants to be told."""
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -111,11 +111,6 @@ class VersionRecord:
     updated_at: float
     revision: int
 
-    @property
-    def is_draft(self) -> bool:
-        """Whether it may still be changed."""
-        return not self.locked
-
 
 @dataclass(frozen=True, slots=True)
 class Part:

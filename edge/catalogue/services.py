@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge.catalogue.checks import expect_revision, read, read_comment
@@ -238,27 +239,34 @@ def prune(tx: Transaction, service: str, keep: int) -> list[str]:
 
     Returns the SHA-256 of modules that no version of any service has any more.
     """
-    found = get(tx, service)
-    canary = found.canary.number if found.canary else None
+    used = in_use(tx, get(tx, service))
     rows = tx.all(
-        "SELECT number, package FROM version WHERE service = ?1 AND number NOT IN "
-        "(SELECT number FROM version WHERE service = ?1 ORDER BY number DESC LIMIT ?2) "
-        "AND number IS NOT ?3 AND number IS NOT ?4 AND number IS NOT ?5 AND number IS NOT ?6",
-        service, keep, found.active, found.staged, canary, previous_active(tx, service),
+        "SELECT number FROM version WHERE service = ? ORDER BY number DESC LIMIT -1 OFFSET ?",
+        service, keep,
     )  # fmt: skip
-    if not rows:
+    return remove_versions(tx, service, [n for (n,) in rows if n not in used])
+
+
+def in_use(tx: Transaction, found: ServiceRecord) -> set[int | None]:
+    """Versions that are served, or were before, which is what a rollback returns to."""
+    canary = found.canary.number if found.canary else None
+    return {found.active, found.staged, canary, previous_active(tx, found.id)}
+
+
+def remove_versions(tx: Transaction, service: str, numbers: Sequence[int]) -> list[str]:
+    """Delete old versions, in use or not.  Returns the modules that nothing has any more."""
+    if not numbers:
         return []
     modules = set()
-    for row in rows:
-        tx.run("DELETE FROM version WHERE service = ? AND number = ?", service, row["number"])
-        if row["package"] is not None:
+    for number in numbers:
+        row = tx.one(
+            "DELETE FROM version WHERE service = ? AND number = ? RETURNING package",
+            service, number,
+        )  # fmt: skip
+        if row is not None and row["package"] is not None:
             modules |= forget_package(tx, row["package"])
-    tx.record(
-        "version.prune",
-        f"services/{found.name}",
-        {"versions": [row["number"] for row in rows]},
-        None,
-    )
+    name = get(tx, service).name
+    tx.record("version.prune", f"services/{name}", {"versions": sorted(numbers)}, None)
     return sorted(modules)
 
 

@@ -7,25 +7,32 @@ import asyncio
 from edge.catalogue import services
 from edge.catalogue.database import Catalogue
 from edge.catalogue.packages import PackageStore
+from edge.catalogue.records import Actor
+
+_TIDIER = Actor("tidier")
 
 
 class Tidier:
-    """Call `tidy` after versions or services were deleted."""
+    """Call `tidy` after versions or services were deleted, and after uploads."""
 
     def __init__(self, catalogue: Catalogue, packages: PackageStore) -> None:
         self._catalogue = catalogue
         self._packages = packages
-        self._later: set[str] = set()  # put too lately; bounded as the catalogue's orphans are
+        self._later: set[str] = set()  # still held; bounded as what is taken below is
 
     async def tidy(self) -> int:
-        """How many modules went.  Raises what `Catalogue.read` raises, and forgets nothing then."""
-        self._later |= self._catalogue.take_orphans()
+        """How many modules went.  Raises what `Catalogue.write` does, and forgets nothing then."""
+        left, now = self._packages.take_left()
+        self._later |= self._catalogue.take_orphans() | left
         candidates = set(self._later)
         if not candidates:
             return 0
-        unused = await self._catalogue.read(lambda tx: services.unreferenced(tx, candidates))
+        # It writes nothing, but comes after all writes that were on their way when uploads ended.
+        unused = await self._catalogue.write(
+            _TIDIER, lambda tx: services.unreferenced(tx, candidates)
+        )
         gone = await asyncio.to_thread(
-            lambda: {sha256 for sha256 in unused if self._packages.remove(sha256)}
+            lambda: {sha256 for sha256 in unused if self._packages.remove(sha256, now)}
         )
         # What has got a version again comes back as an orphan when it loses that.
         self._later -= (candidates - unused) | gone

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edge.catalogue import part_rows, services
 from edge.catalogue.checks import expect_revision, from_json, read_comment, read_text, to_json
 from edge.catalogue.records import Package, Page, PartKind, VersionRecord
+from edge.catalogue.room import make_room
 from edge.errors import ApiRefused, Refusal
 
 if TYPE_CHECKING:
@@ -110,7 +111,11 @@ def set_comment(
 def set_package(
     tx: Transaction, service: str, number: int, package: Package, *, expect: int | None = None
 ) -> VersionRecord:
-    """Give it a program, whose module must lie in the package store before."""
+    """Give it a program, whose module must lie in the package store before.
+
+    Where the service's modules take more than `service_bytes`, the oldest versions go; QUOTA
+    where that is not enough.
+    """
     found = changeable(tx, service, number, expect)
     read_text("the name of the package", package.name, 255, least=0)
     read_text("the language of the package", package.language, 255, least=0)
@@ -134,6 +139,7 @@ def set_package(
     tx.run("UPDATE version SET package = ? WHERE service = ? AND number = ?", made, service, number)
     if before["package"] is not None:
         services.forget_package(tx, before["package"])
+    make_room(tx, service, number)
     return _changed(
         tx,
         found,

@@ -32,51 +32,44 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return take
 
 
+def _option(
+    flag: str,
+    take: Callable[[click.Context, click.Parameter, Any], None],
+    about: str,
+    **settings: Any,
+) -> click.Option:
+    """One that the session takes: no command sees its value."""
+    return click.Option([flag], expose_value=False, callback=take, help=about, **settings)
+
+
 def common() -> list[click.Parameter]:
     """Fresh ones: click keeps state in them."""
+    folder = click.Path(path_type=Path, file_okay=False)
+    file = click.Path(path_type=Path, dir_okay=False)
     return [
-        click.Option(
-            ["--server"],
-            metavar="URL",
-            expose_value=False,
-            callback=_given("server"),
-            help="The control API; or EDGE_SERVER.",
-        ),
-        click.Option(
-            ["--token"],
+        _option("--server", _given("server"), "The control API; or EDGE_SERVER.", metavar="URL"),
+        _option(
+            "--token",
+            _given("token"),
+            "A token of it; better in EDGE_TOKEN, which no list of processes shows.",
             metavar="TOKEN",
-            expose_value=False,
-            callback=_given("token"),
-            help="A token of it; better in EDGE_TOKEN, which no list of processes shows.",
         ),
-        click.Option(
-            ["--state-dir"],
-            type=click.Path(path_type=Path, file_okay=False),
-            expose_value=False,
-            callback=_given("state_dir"),
-            help="Take the token of a server on this machine from its state_dir.",
+        _option(
+            "--state-dir",
+            _given("state_dir"),
+            "Take the token of a server on this machine from its state_dir.",
+            type=folder,
         ),
-        click.Option(
-            ["--profile"],
+        _option(
+            "--profile",
+            _given("profile"),
+            "What `edge login` saved under this name; or EDGE_PROFILE.",
             metavar="NAME",
-            expose_value=False,
-            callback=_given("profile"),
-            help="What `edge login` saved under this name; or EDGE_PROFILE.",
         ),
-        click.Option(
-            ["--ca"],
-            type=click.Path(path_type=Path, dir_okay=False),
-            expose_value=False,
-            callback=_set("authority"),
-            help="Certificates to trust in place of the system's.",
+        _option(
+            "--ca", _set("authority"), "Certificates to trust in place of the system's.", type=file
         ),
-        click.Option(
-            ["--json"],
-            is_flag=True,
-            expose_value=False,
-            callback=_set("json"),
-            help="Print what the server answered, as JSON.",
-        ),
+        _option("--json", _set("json"), "Print what the server answered, as JSON.", is_flag=True),
     ]
 
 

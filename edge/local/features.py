@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 from edge.abi.capabilities import Capabilities
 from edge.clock import SystemClock
@@ -15,15 +15,15 @@ from edge.local.faults import FaultyUpstream
 from edge.local.world import LocalWorld, Seed
 from edge.model.service import Version
 from edge.platform import OnFailure, Platform
-from edge.stores.kv import KvEngine, KvLimits, KvOperation, KvStore, identity_of, insertion_of
+from edge.stores.kv import KvEngine, KvLimits, KvStore, identity_of, insertion_of
 from edge.stores.kv_memory import MemoryKvEngine
+from edge.stores.kv_settled import settled
 from edge.stores.kv_sqlite import SqliteKvEngine
 from edge.stores.rates_memory import MemoryRates
 from edge.telemetry.service_block import ServiceBlock
 
 MAX_CONNECTIONS: Final = 512
 KV_FILE: Final = "kv.sqlite3"
-T = TypeVar("T")
 
 
 class Features:
@@ -121,17 +121,3 @@ async def _plant(store: KvStore, seeds: Mapping[str, Seed], name: str) -> None:
             problems.append(Problem(f"kv_stores.{name}.{key}", str(error)))
     if problems:
         raise ConfigError(*problems)
-
-
-async def settled(operation: KvOperation[T]) -> T:
-    """The result of a KV operation, for coroutines of ours.  Raises what it failed with."""
-    if not operation.is_ready:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def tell() -> None:
-            if not done.done():
-                done.set_result(None)
-
-        operation.watch(tell)
-        await done
-    return operation.result()

@@ -60,6 +60,7 @@ def control_plane(storage: Storage, loader: Loader, server: Server) -> tuple[Pla
     errands = Errands()
     baselines = Baselines(server.cells)
     retention = Retention(Tidier(catalogue, storage.packages))
+    storage.packages.on_left = retention.pruned
     eraser = Eraser(catalogue, server.kv)
 
     def pruned() -> None:

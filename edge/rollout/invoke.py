@@ -183,18 +183,10 @@ class Invoker:
                 await self._publish(service_id, number, None)
 
     async def _publish(self, service_id: str, number: int, built: Built | None) -> None:
-        """The service as it is, with or without this version."""
-        world = self._fleet.world
-        others = tuple(v for v in world.versions_of(service_id) if v.number != number)
-        artifacts = {v.sha256: world.artifacts[v.sha256] for v in others if v.artifact is not None}
+        """The service as it is when its turn comes, with or without this version."""
         if built is None:
             built = Built(service_id, (), {}, ())
-        whole = replace(
-            built,
-            versions=(*others, *built.versions),
-            artifacts={**artifacts, **built.artifacts},
-        )
-        await self._publisher.publish([whole])
+        await self._publisher.publish([replace(built, only=number)])
 
     # Asking -----------------------------------------------------------------------------------
 

@@ -21,7 +21,10 @@ MAX_BYTES: Final = 8 * 1024 * 1024  # of all, as they came from workers
 MAX_SERVICES: Final = 4096  # the one that wrote longest ago is forgotten first
 OVERHEAD: Final = 512  # bytes that a line takes beyond its text, roughly
 MAX_FOLLOWERS: Final = 64
+MAX_FOLLOWERS_OF_ONE: Final = 16  # service; and of all services together as many
 MAX_WAITING: Final = 1000  # lines for one follower
+STEP: Final = 400  # lines kept and lines offered in one turn of the loop: at most about 2 ms
+MAX_BEHIND: Final = 8192  # lines that wait for such a turn; more are left out
 QUIET_SECONDS: Final = 5.0  # after which a follower gets an empty object, and its client a byte
 
 Facts = Mapping[str, object]
@@ -36,31 +39,55 @@ class LineBook:
         self._kept: OrderedDict[str, deque[tuple[int, Line]]] = OrderedDict()
         self._bytes = 0
         self._sequence = 0
-        self._followers: set[_Follower] = set()
+        self._followers: dict[str, list[_Follower]] = {}  # by service; "": of all of them
+        self._behind: deque[Line] = deque()
+        self._turn: asyncio.Handle | None = None
         self._wanted: dict[str, list[Facts]] = {}  # lines of invocations, by request
         self._over: dict[str, asyncio.Future[Facts]] = {}
 
     def take(self, batch: Batch) -> None:
-        """Keep a worker's lines and pass them on."""
-        if batch.dropped:
-            for follower in self._followers:
-                follower.dropped += batch.dropped
+        """Keep a worker's lines and pass them on: some now, the others in turns of the loop."""
+        room = MAX_BEHIND - len(self._behind)
+        self._behind.extend(batch.lines[:room])
+        dropped = batch.dropped + max(0, len(batch.lines) - room)
+        if dropped:
+            for follower in self._everybody():
+                follower.dropped += dropped
                 follower.news.set()
-        for line in batch.lines:
+        if self._turn is None:
+            self._step()
+
+    def _step(self) -> None:
+        left = STEP
+        while self._behind and left > 0:
+            line = self._behind.popleft()
             self._sequence += 1
             facts = {**line.facts, "sequence": self._sequence}
             line = Line(line.service, line.version, line.size, facts)
             self._keep(line)
-            for follower in self._followers:
-                follower.offer(line)
+            left -= 1
+            for service in (line.service, "") if line.service else ("",):
+                for follower in self._followers.get(service, ()):
+                    follower.offer(line)
+                    left -= 1
             self._collect(facts)
+        # Its turn comes after whatever else is ready, so that a loud service delays nothing.
+        again = bool(self._behind)
+        self._turn = asyncio.get_running_loop().call_soon(self._step) if again else None
 
     def lines(self, wanted: LogFilter, *, recent: int, follow: bool) -> AsyncGenerator[Facts, None]:
         """See ControlPlane.  ApiRefused BUSY when there are too many followers."""
-        if follow and len(self._followers) >= MAX_FOLLOWERS:
-            raise ApiRefused(
-                Refusal.BUSY, f"{MAX_FOLLOWERS} readers follow the log already; end one of them"
-            )
+        if follow:
+            if len(self._everybody()) >= MAX_FOLLOWERS:
+                raise ApiRefused(
+                    Refusal.BUSY, f"{MAX_FOLLOWERS} readers follow the log already; end one of them"
+                )
+            if len(self._followers.get(wanted.service, ())) >= MAX_FOLLOWERS_OF_ONE:
+                whose = f"the log of {wanted.service}" if wanted.service else "the whole log"
+                raise ApiRefused(
+                    Refusal.BUSY,
+                    f"{MAX_FOLLOWERS_OF_ONE} readers follow {whose} already; end one of them",
+                )
         return self._lines(wanted, recent, follow)
 
     async def _lines(
@@ -69,7 +96,7 @@ class LineBook:
         follower = _Follower(wanted)
         found = self._recent(wanted, recent) if recent > 0 else []
         if follow:
-            self._followers.add(follower)
+            self._followers.setdefault(wanted.service, []).append(follower)
             self._tell()
         try:
             for facts in found:
@@ -81,12 +108,13 @@ class LineBook:
                     yield facts
         finally:
             if follow:
-                self._followers.discard(follower)
+                self._leave(follower)
                 self._tell()
 
     def drop(self, service: str) -> None:
         """A service is gone: what it wrote is not for the next one of its name."""
         self._bytes -= sum(size for size, _ in self._kept.pop(service, ()))
+        self._behind = deque(line for line in self._behind if line.service != service)
 
     # Invocations ------------------------------------------------------------------------------
 
@@ -145,8 +173,17 @@ class LineBook:
         found.sort(key=lambda facts: int(str(facts["sequence"])))
         return found[-most:]
 
+    def _everybody(self) -> list[_Follower]:
+        return [follower for some in self._followers.values() for follower in some]
+
+    def _leave(self, follower: _Follower) -> None:
+        some = self._followers[follower.wanted.service]
+        some.remove(follower)
+        if not some:
+            del self._followers[follower.wanted.service]
+
     def _tell(self) -> None:
-        wanted = [f.wanted for f in self._followers if f.wanted.stream in ("", ACCESS)]
+        wanted = [f.wanted for f in self._everybody() if f.wanted.stream in ("", ACCESS)]
         everything = any(not one.service for one in wanted)
         names = () if everything else tuple(sorted({one.service for one in wanted}))
         self._follow(Follow(names, everything))
@@ -165,7 +202,7 @@ def fits(wanted: LogFilter, line: Line) -> bool:
 
 
 class _Follower:
-    """Compared by identity, as a member of a set."""
+    """Compared by identity."""
 
     def __init__(self, wanted: LogFilter) -> None:
         self.wanted = wanted

@@ -211,7 +211,9 @@ class Plane:
 
     def stats(self, service: str, version: int | None = None) -> ServiceStats | None:
         """See ControlPlane."""
-        return self._stats.of(service, version)
+        present = self._fleet.world.snapshot.versions
+        owner = next((one.id for one in present if one.service.name == service), None)
+        return None if owner is None else self._stats.of(service, version, owner=owner)
 
     def lines(
         self, wanted: LogFilter, *, recent: int, follow: bool

@@ -42,6 +42,14 @@ class Built:
     versions: tuple[Version, ...]
     artifacts: Mapping[str, Artifact]  # by module hash
     wanted: tuple[Wanted, ...]
+    only: int | None = None  # the number that this is about; the service's others stay as they are
+
+    def within(self, world: World) -> tuple[Version, ...]:
+        """All versions of the service that are to be served, in the place of those in `world`."""
+        if self.only is None:
+            return self.versions
+        others = (v for v in world.versions_of(self.id) if v.number != self.only)
+        return (*others, *self.versions)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -165,12 +173,12 @@ class Publisher:
     ) -> World:
         def make(world: World) -> World:
             for each in built:
-                present = world.snapshot.versions
-                refuse_taken(each.id, each.versions, present)
+                present, versions = world.snapshot.versions, each.within(world)
+                refuse_taken(each.id, versions, present)
                 if actor is not None and actor.service_id:
                     domain = self._loader.config.settings.deploy.domain
-                    refuse_foreign_hosts(each.id, each.versions, present, domain)
-                world = world.with_service(each.id, each.versions, each.artifacts)
+                    refuse_foreign_hosts(each.id, versions, present, domain)
+                world = world.with_service(each.id, versions, each.artifacts)
             return world.with_quarantined(self._breaker.quarantined)
 
         remember = None

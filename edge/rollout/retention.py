@@ -15,7 +15,7 @@ from edge.errors import ApiRefused
 log = logging.getLogger("edge.rollout")
 
 PAUSE_SECONDS: Final = 1.0  # between two rounds: deploys in quick succession are cleared together
-AGAIN_SECONDS: Final = 60.0  # modules that were put lately stay for a while, and are tried again
+AGAIN_SECONDS: Final = 60.0  # modules that are held by uploads stay, and are tried again
 
 
 class Retention:

@@ -26,15 +26,20 @@ class Stats:
         self._cells = cells
         self._directory = directory
 
-    def of(self, service: str, version: int | None = None) -> ServiceStats | None:
-        """By name; None when nothing of it has been loaded."""
+    def of(
+        self, service: str, version: int | None = None, *, owner: str = ""
+    ) -> ServiceStats | None:
+        """By name, and the id of a service of the catalogue: another of its name has its own.
+
+        None when nothing of it has been loaded.
+        """
         blocks = [
             block
             for series, block in self._directory.assigned.items()
-            if series.service == service and version in (None, int(series.version))
+            if series.owner == (service, owner) and version in (None, int(series.version))
         ]
         rows = [self._cells.block_sum(block) for block in blocks]
-        retired = self._directory.retired(service) if version is None else None
+        retired = self._directory.retired(service, owner) if version is None else None
         if retired is not None:
             rows.append(retired[: layout.PLAIN_CELLS])
         if not rows:

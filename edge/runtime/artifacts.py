@@ -34,6 +34,8 @@ _PIECE: Final = 1024 * 1024
 _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9a-f]{8,64}")
 _CODE, _RECORD = ".code", ".json"
 
+_Shape = tuple[int, int, int, int]
+
 
 class ArtifactRefused(Exception):
     """The file is not the artifact it should be.  Says which and how; the cure is to recompile."""
@@ -95,6 +97,7 @@ class ArtifactCache:
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._key = b""
+        self._read: dict[str, _Shape] = {}  # artifacts that were whole when we last looked
         self.pinned: frozenset[str] = frozenset()  # module hashes that eviction leaves alone
 
     def start(self) -> None:
@@ -108,13 +111,16 @@ class ArtifactCache:
     def lookup(self, sha256: str) -> Artifact | None:
         """The artifact of a module, or None: not compiled yet, or not as we left it (then removed).
 
-        Reads the whole artifact (about 1 GB/s): not on a serving loop.
+        Reads the whole artifact (about 1 GB/s) unless it is the file that was whole before; what a
+        worker maps it has read itself, always.  Not on a serving loop.
         """
         name = self._name(sha256)
         try:
             artifact = self._read_record(name)
-            os.close(open_artifact(artifact))
+            if self._read.get(name) != _shape(artifact.path):
+                os.close(open_artifact(artifact))
             os.utime(artifact.path)  # eviction takes the least recently used
+            self._read[name] = _shape(artifact.path)
         except FileNotFoundError:  # or evicted meanwhile, for one that has just been compiled
             return None
         except (ArtifactRefused, ValueError):
@@ -138,6 +144,7 @@ class ArtifactCache:
         record = json.dumps({"record": body, "mac": self._mac(name, body)}).encode()
         self._write(path, code)
         self._write(path.with_suffix(_RECORD), record)
+        self._read[name] = _shape(path)
         self._evict(keep=name)
         return artifact
 
@@ -185,6 +192,7 @@ class ArtifactCache:
             os.close(directory)
 
     def _remove(self, name: str) -> None:
+        self._read.pop(name, None)
         for suffix in (_RECORD, _CODE):
             (self._directory / (name + suffix)).unlink(missing_ok=True)
 
@@ -203,6 +211,12 @@ class ArtifactCache:
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat(follow_symlinks=False)
                 yield status.st_mtime, status.st_size, path.name.removesuffix(_CODE)
+
+
+def _shape(path: Path) -> _Shape:
+    """What changes with a file's bytes: whoever writes to it cannot help changing its ctime."""
+    status = path.stat(follow_symlinks=False)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _open_regular(path: Path) -> int:

@@ -265,6 +265,18 @@ class Deploy:
             most=100_000,
         ),
     ] = 100
+    service_bytes: Annotated[
+        int,
+        About(
+            Kind.BYTES,
+            "Modules of all versions of a service together, each counted once. The oldest "
+            "versions make room for a new one, but none that is in use.",
+            "Lower it where strangers may deploy; raise it for large programs that are deployed "
+            "often.",
+            least=1024,
+            most=1024 * GIB,
+        ),
+    ] = GIB
     stores: Annotated[
         int,
         About(Kind.COUNT, "Most stores of each kind.", least=1, most=100_000),

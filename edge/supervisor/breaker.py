@@ -41,6 +41,7 @@ class VersionKey:
 
     service: str
     number: int
+    id: str = ""  # of a service of the catalogue: one made anew under a name is another one
 
 
 class Breaker:

@@ -233,7 +233,7 @@ class Fleet:
     def _of_series(self, block: int) -> VersionKey | None:
         for series, its in self._directory.assigned.items():
             if its == block:
-                return VersionKey(series.service, int(series.version))
+                return VersionKey(series.service, int(series.version), series.id)
         return None
 
     # Worlds -----------------------------------------------------------------------------------

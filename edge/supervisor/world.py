@@ -130,12 +130,12 @@ def owner_of(version: Version) -> str:
 
 def key_of(version: Version) -> VersionKey:
     """What the breaker knows a version by."""
-    return VersionKey(version.service.name, version.number)
+    return VersionKey(version.service.name, version.number, version.id)
 
 
 def series_of(version: Version) -> Series:
     """What telemetry knows a version by."""
-    return Series(version.service.name, str(version.number), version.sha256)
+    return Series(version.service.name, str(version.number), version.sha256, version.id)
 
 
 def empty_world(settings: Settings) -> World:

@@ -110,7 +110,8 @@ class EdgeCollector(Collector):
         yield from self._workers()
         yield from self._of_supervisor()
         yield _family(
-            metrics.SERVICE_INFO, (((s.service, s.version, s.sha256), 1) for s in assigned)
+            metrics.SERVICE_INFO,
+            ((labels, 1) for labels in {(s.service, s.version, s.sha256): None for s in assigned}),
         )
         yield _family(
             metrics.SERIES,
@@ -120,19 +121,21 @@ class EdgeCollector(Collector):
 
     def _services(self, assigned: dict[Series, int]) -> Iterator[Family]:
         blocks = {series: block for block, series in self._directory.reserved.items()} | assigned
-        versions: dict[Series, list[int]] = {}
+        # By their labels: services of one name, one going and one coming, are counted together.
+        versions: dict[tuple[str, str], list[int]] = {}
+        owners: set[tuple[str, str]] = set()
         services: dict[str, list[int]] = {}
         in_flight: dict[str, int] = {}
         for series, block in blocks.items():
             row = self._cells.block_sum(block, exact_codes=self._exact_codes)
             if series not in assigned and not any(row):
                 continue  # nothing was ever refused or folded
-            versions[series] = row
-            before = services.get(series.service) or self._directory.retired(series.service)
-            # A retired row always has the cells of exact codes; the rows decide the length.
-            services[series.service] = (
-                [a + b for a, b in zip(before, row, strict=False)] if before else row
-            )
+            label = series.service, series.version
+            versions[label] = _sum(row, versions.get(label))
+            if series.owner not in owners:
+                owners.add(series.owner)
+                row = _sum(row, self._directory.retired(*series.owner))
+            services[series.service] = _sum(row, services.get(series.service))
             for slot in range(self._cells.workers):
                 index = self._cells.base(slot) + layout.IN_FLIGHT + block
                 in_flight[series.service] = (
@@ -152,8 +155,8 @@ class EdgeCollector(Collector):
         yield _family(
             metrics.OUTCOME,
             (
-                ((series.service, series.version, ending.value), row[layout.OUTCOMES + index])
-                for series, row in versions.items()
+                ((*label, ending.value), row[layout.OUTCOMES + index])
+                for label, row in versions.items()
                 for index, ending in enumerate(layout.ENDINGS)
                 if row[layout.OUTCOMES + index]
             ),
@@ -283,6 +286,11 @@ class EdgeCollector(Collector):
         yield family
         labels = tuple(self._build.get(name, "") for name in metrics.BUILD_INFO.labels)
         yield _family(metrics.BUILD_INFO, [(labels, 1)])
+
+
+def _sum(row: list[int], other: list[int] | None) -> list[int]:
+    """As long as `row`: that of retired versions has the cells of exact codes, always."""
+    return [a + b for a, b in zip(row, other, strict=False)] if other else row
 
 
 def _family(metric: Metric, samples: Iterable[tuple[tuple[str, ...], float]]) -> Family:

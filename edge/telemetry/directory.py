@@ -34,6 +34,12 @@ class Series:
     service: str
     version: str
     sha256: str = ""
+    id: str = ""  # of a service of the catalogue; no label, but tells services of one name apart
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Whose it is: a service that is made anew under a name inherits no numbers."""
+        return self.service, self.id
 
 
 class BlockDirectory:
@@ -45,7 +51,7 @@ class BlockDirectory:
         self._free = list(range(cells.blocks - 1, RESERVED_BLOCKS - 1, -1))
         self._assigned: dict[Series, int] = {}
         self._folded: set[Series] = set()
-        self._retired: dict[str, list[int]] = {}
+        self._retired: dict[tuple[str, str], list[int]] = {}  # by owner
         self._backends: dict[str, dict[str, int]] = {}
         self.reserved = {
             NO_SERVICE_BLOCK: Series(NO_SERVICE, ""),
@@ -77,15 +83,16 @@ class BlockDirectory:
         block = self._assigned.pop(series, None)
         if block is None:
             return
-        if any(other.service == series.service for other in self._assigned):
+        if any(other.owner == series.owner for other in self._assigned):
             row = self._cells.block_sum(block, exact_codes=True)
-            before = self._retired.get(series.service)
-            self._retired[series.service] = (
+            before = self._retired.get(series.owner)
+            self._retired[series.owner] = (
                 [a + b for a, b in zip(before, row, strict=True)] if before else row
             )
         else:
-            self._retired.pop(series.service, None)
-            self._backends.pop(series.service, None)
+            self._retired.pop(series.owner, None)
+            if not any(other.service == series.service for other in self._assigned):
+                self._backends.pop(series.service, None)
         self._cells.zero_block(block)
         self._free.append(block)
 
@@ -117,6 +124,6 @@ class BlockDirectory:
         """How many versions share `_other`."""
         return len(self._folded)
 
-    def retired(self, service: str) -> list[int] | None:
+    def retired(self, service: str, id: str = "") -> list[int] | None:  # noqa: A002 - as in Series
         """What released versions of a living service have counted, in block layout."""
-        return self._retired.get(service)
+        return self._retired.get((service, id))

@@ -15,12 +15,12 @@ from typing import Any
 from edge.dev.manifest import read_manifest
 from edge.local.compiled import default_state_directory
 from edge.local.faults import Fault
-from edge.local.features import settled
 from edge.local.seen import Seen
 from edge.local.server import LocalOptions
 from edge.local.world import LocalWorld
 from edge.settings import Listen
 from edge.stores.kv import KvValue
+from edge.stores.kv_settled import settled
 from edge.testing.backend import Handler, PythonBackend
 from edge.testing.parts import world_of
 from edge.testing.records import MARK, WAIT_SECONDS, LogLine, Records

@@ -192,6 +192,23 @@ def test_a_batch_that_is_none_changes_nothing(server: ApiServer, body: bytes) ->
     assert server.control.changed_stores == []
 
 
+def test_half_a_character_is_refused_as_the_value_of_an_item(server: ApiServer) -> None:
+    store, shop = make_store(server, StoreKind.CONFIG, "c"), make_service(server)
+    made = form(server, "POST", f"/service/{shop}/version/1/dictionary", name="d").json["id"]
+    body, headers = (
+        b'{"item_key": "k", "item_value": "\\ud800"}',
+        {"content-type": "application/json"},
+    )
+    for path in (
+        f"/resources/stores/config/{store}/item",
+        f"/service/{shop}/dictionary/{made}/item",
+    ):
+        for method, below in (("POST", ""), ("PUT", "/k"), ("PATCH", "/k")):
+            answer = server.ask(method, path + below, body, headers=headers)
+            assert refusal(answer)[1] == "a text is not Unicode"
+    assert server.control.changed_stores == []
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

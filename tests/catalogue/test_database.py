@@ -80,6 +80,30 @@ async def test_the_loop_turns_and_readers_read_while_a_write_takes_its_time(
 
 
 @in_loop
+async def test_an_urgent_read_waits_for_no_large_one_and_sees_every_acknowledged_write(
+    tmp_path: Path,
+) -> None:
+    with desk(tmp_path) as at:
+        go, begun = threading.Event(), threading.Event()
+
+        def large(tx: Transaction) -> list[str]:
+            begun.set()
+            assert go.wait(30)
+            return names(tx)
+
+        reading = asyncio.ensure_future(at.catalogue.read(large))
+        await asyncio.to_thread(begun.wait, 30)
+        await at.catalogue.write(ALICE, create("a"))
+        async with asyncio.timeout(10):
+            assert await at.catalogue.read(names, urgent=True) == ["a"]
+        assert not reading.done()
+        go.set()
+        await reading
+        with pytest.raises(ApiRefused):
+            await at.catalogue.read(create("b"), urgent=True)
+
+
+@in_loop
 async def test_too_many_waiting_writes_are_refused_and_the_others_are_done(
     tmp_path: Path,
 ) -> None:

@@ -19,8 +19,8 @@ from tests.support.catalogue import ALICE, desk
 from tests.support.loop import in_loop
 
 
-def started(directory: Path, *, fresh_seconds: float = 0.0) -> PackageStore:
-    store = PackageStore(directory, fresh_seconds=fresh_seconds)
+def started(directory: Path) -> PackageStore:
+    store = PackageStore(directory)
     store.start()
     return store
 
@@ -110,18 +110,23 @@ def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None
         started(tmp_path)
 
 
-def test_a_sweep_leaves_what_is_referenced_or_was_put_lately(tmp_path: Path) -> None:
+def test_a_sweep_leaves_what_is_referenced_and_a_removal_what_is_held(tmp_path: Path) -> None:
     store = started(tmp_path)
     kept, gone = store.put(b"kept"), store.put(b"gone")
     assert store.sweep({kept}) == 1
     assert files(tmp_path) == [kept]
-    lately = started(tmp_path, fresh_seconds=3600)
-    fresh = lately.put(b"gone")
-    assert fresh == gone
-    assert lately.sweep({kept}) == 0
-    assert not lately.remove(fresh)
-    assert lately.remove(kept)
-    assert files(tmp_path) == [fresh]
+    _, before = store.take_left()
+    with store.holding(gone), store.holding(gone):
+        store.put(b"gone")
+    with store.holding(gone):
+        _, now = store.take_left()
+        assert not store.remove(gone, now)
+    assert not store.remove(gone, before)  # it may have got a version since
+    left, now = store.take_left()
+    assert left == {gone}
+    assert store.take_left() == (set(), now)
+    assert store.remove(gone, now)
+    assert files(tmp_path) == [kept]
 
 
 @in_loop
@@ -141,24 +146,60 @@ async def test_modules_of_deleted_versions_go_and_no_others(tmp_path: Path) -> N
 
 
 @in_loop
-async def test_a_module_that_is_wanted_again_in_time_stays(tmp_path: Path) -> None:
+async def test_a_module_that_an_upload_holds_stays_and_goes_when_no_version_came_of_it(
+    tmp_path: Path,
+) -> None:
     with desk(tmp_path) as at:
-        store = started(tmp_path, fresh_seconds=3600)
+        store = started(tmp_path)
+        told: list[str] = []
+        store.on_left = lambda: told.append("left")
         tidier = Tidier(at.catalogue, store)
         made = at.write(lambda tx: services.create(tx, "a"))
-        program = Package(await asyncio.to_thread(store.put, b"one"), 3)
+        program = Package(hashlib.sha256(b"one").hexdigest(), 3)
 
         def deploy(number: int) -> None:
             at.write(lambda tx: versions.create(tx, made.id))
             at.write(lambda tx: versions.set_package(tx, made.id, number, program))
 
-        deploy(1)
-        at.write(lambda tx: versions.delete(tx, made.id, 1))
-        assert await tidier.tidy() == 0  # put lately: another deploy may be about to use it
-        deploy(2)
-        old = PackageStore(tmp_path)
-        assert await Tidier(at.catalogue, old).tidy() == 0
-        tidier = Tidier(at.catalogue, old)
-        at.write(lambda tx: versions.delete(tx, made.id, 2))
-        assert await tidier.tidy() == 1
+        with store.holding(program.sha256):
+            await asyncio.to_thread(store.put, b"one")
+            deploy(1)
+            at.write(lambda tx: versions.delete(tx, made.id, 1))
+            assert await tidier.tidy() == 0
+            deploy(2)
+        assert told == ["left"]
+        assert await tidier.tidy() == 0
+        assert files(tmp_path) == [program.sha256]
+        with store.holding(program.sha256):  # another upload of it, that comes to nothing
+            at.write(lambda tx: versions.delete(tx, made.id, 2))
+        for text in (b"two", b"three"):  # what is refused takes no room either
+            with store.holding(hashlib.sha256(text).hexdigest()):
+                await asyncio.to_thread(store.put, text)
+        assert len(files(tmp_path)) == 3
+        assert await tidier.tidy() == 3
         assert files(tmp_path) == []
+
+
+@in_loop
+async def test_a_module_that_gets_a_version_while_it_is_looked_at_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with desk(tmp_path) as at:
+        store = started(tmp_path)
+        tidier = Tidier(at.catalogue, store)
+        made = at.write(lambda tx: services.create(tx, "a"))
+        program = Package(store.put(b"one"), 3)
+        with store.holding(program.sha256):
+            pass
+        remove = store.remove
+
+        def later(sha256: str, since: int) -> bool:
+            with store.holding(sha256):
+                store.put(b"one")
+                at.write(lambda tx: versions.create(tx, made.id))
+                at.write(lambda tx: versions.set_package(tx, made.id, 1, program))
+            return remove(sha256, since)
+
+        monkeypatch.setattr(store, "remove", later)
+        assert await tidier.tidy() == 0
+        assert files(tmp_path) == [program.sha256]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +23,7 @@ from edge.admin.incoming import Held
 from edge.catalogue import parts, services, stores, versions
 from edge.catalogue.database import STARTUP, Transaction
 from edge.catalogue.records import Package, PartKind, Scope, StoreKind
+from edge.catalogue.tidy import Tidier
 from edge.errors import ApiRefused, Refusal
 from tests.support.api_server import ApiServer, api_server
 
@@ -155,6 +160,65 @@ def make_other(api: ApiServer) -> str:
     return api.run(
         lambda: api.around.catalogue.write(STARTUP, lambda tx: services.create(tx, "other"))
     ).id
+
+
+def test_a_large_read_of_one_keeps_nobody_from_signing_in(tmp_path: Path) -> None:
+    go, begun = threading.Event(), threading.Event()
+
+    def large(tx: Transaction) -> None:
+        begun.set()
+        assert go.wait(60)
+
+    with both_apis(tmp_path) as api:
+        token = api.token(Scope.READ)
+        reading = asyncio.run_coroutine_threadsafe(api.around.catalogue.read(large), api.loop)
+        try:
+            assert begun.wait(30)
+            assert api.ask("GET", "/v1/whoami", token=token).status == 200
+            assert api.ask("GET", "/v1/whoami", token="edge_" + "0" * 40).status == 401
+            assert not reading.done()
+        finally:
+            go.set()
+            reading.result(30)
+
+
+def test_programs_that_find_no_room_are_refused_and_leave_nothing_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[bool] = []
+    set_package = versions.set_package
+
+    def impatient(tx: Transaction, service: str, number: int, package: Package, **more: Any) -> Any:
+        removed.append(api.around.packages.remove(package.sha256, since=1 << 62))
+        return set_package(tx, service, number, package, **more)
+
+    with both_apis(tmp_path) as api:
+        first = api.ask("PUT", "/v1/services/hog?activate=true", b"(module)").json
+        monkeypatch.setattr(versions, "set_package", impatient)
+        catalogue = api.around.catalogue
+        catalogue.limits = replace(catalogue.limits, service_bytes=first["size"])
+        api.ask("POST", "/v1/services/hog/versions", {})
+        form = {"content-type": "multipart/form-data; boundary=x"}
+        head = b'--x\r\ncontent-disposition: form-data; name="package"\r\n\r\n'
+        for n, (method, path, fields) in enumerate(
+            [
+                ("PUT", "/v1/services/hog", {}),
+                ("POST", "/v1/services/hog/versions", {}),
+                ("PUT", "/v1/services/hog/versions/2/package", {}),
+                ("PUT", f"/service/{first['id']}/version/2/package", form),
+            ]
+        ):
+            body = b"(module (memory %d))" % n
+            answer = api.ask(
+                method, path, head + body + b"\r\n--x--\r\n" if fields else body, headers=fields
+            )
+            assert answer.status == 422, answer
+            assert b"deploy.service_bytes" in answer.body
+        assert removed == [False] * 4  # while it was to get a version
+        assert len(list((tmp_path / "packages").glob("*/*"))) == 5
+        api.run(Tidier(catalogue, api.around.packages).tidy)
+        (left,) = (tmp_path / "packages").glob("*/*")
+        assert left.name == first["sha256"]
 
 
 def test_one_service_holds_half_of_all_bodies_at_most() -> None:

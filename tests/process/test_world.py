@@ -176,7 +176,7 @@ def test_reasons_and_quarantines_find_the_version_they_are_of() -> None:
     refused = world.with_refused({"a@2": "broken"})
     assert refused.refused == {"a@2": "broken"}
     assert refused.snapshot.versions[0] is world.snapshot.versions[0]
-    stopped = world.with_quarantined([VersionKey("a", 2)])
+    stopped = world.with_quarantined([VersionKey("a", 2, "id-a")])
     assert [v.quarantined for v in stopped.snapshot.versions] == [False, True]
     assert stopped.snapshot.versions[0] is world.snapshot.versions[0]
 

@@ -19,7 +19,7 @@ from edge.model.service import Role, Service, Version
 from edge.rollout.canaries import Canaries
 from edge.supervisor.breaker import DEATHS, VersionKey
 from edge.supervisor.fleet import Fleet
-from edge.supervisor.world import World
+from edge.supervisor.world import World, key_of
 from edge.telemetry.directory import Series
 from edge.telemetry.layout import OTHER_BLOCK
 from tests.support.loop import in_loop, turns
@@ -411,7 +411,26 @@ async def test_a_version_in_quarantine_stays_there_when_others_are_published(
         shop = at.service("shop", "one", "two")
         await at.changes.activate(ALICE, shop, 1)
         for _ in range(DEATHS):
-            at.breaker.died(VersionKey("shop", 1))
+            at.breaker.died(VersionKey("shop", 1, shop))
         await at.changes.stage(ALICE, shop, 2)
         quarantined = [v.number for v in at.fleet.world.snapshot.versions if v.quarantined]
         assert quarantined == [1]
+
+
+@in_loop
+async def test_a_service_made_anew_under_a_name_inherits_neither_quarantine_nor_numbers(
+    tmp_path: Path,
+) -> None:
+    async with yard(tmp_path) as at:
+        old = at.service("shop", "one")
+        await at.changes.activate(ALICE, old, 1)
+        (before,) = at.fleet.world.snapshot.versions
+        for _ in range(DEATHS):
+            at.breaker.died(key_of(before))
+        await at.changes.delete(ALICE, old, force=True)
+        new = at.service("shop", "one")
+        await at.changes.activate(ALICE, new, 1)
+        (after,) = at.fleet.world.snapshot.versions
+        assert (after.label, after.sha256) == (before.label, before.sha256)
+        assert not after.quarantined
+        assert after.series != before.series  # where they are counted

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -21,6 +21,7 @@ from edge.rollout.lines import LineBook
 from edge.supervisor.fleet import Fleet
 from edge.supervisor.process import Phase
 from edge.supervisor.watching import WatchPorts
+from edge.supervisor.world import World
 from edge.watch import Invoke
 from tests.support.loop import in_loop, turns
 from tests.support.rollout import ALICE, FakeFleet, Yard, yard
@@ -148,6 +149,30 @@ async def test_a_version_that_is_refused_hinders_no_invocation_of_another(tmp_pa
         with pytest.raises(ApiRefused, match="lost"):
             await bench.invoke(shop, 1)
         assert await bench.invoke(shop, 2) == "shop 2"
+
+
+@in_loop
+async def test_what_was_refused_while_an_invocation_waited_to_publish_stays_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with yard(tmp_path) as at:
+        bench = Bench(at)
+        shop = at.service("shop", "one", "two")
+        await at.changes.activate(ALICE, shop, 1)
+        publish = at.fleet.publish
+
+        async def later(make: Callable[[World], World], **options: Any) -> World:
+            at.fleet.world = at.fleet.world.with_refused({"shop": "lost"})
+            return await publish(make, **options)
+
+        monkeypatch.setattr(at.fleet, "publish", later)
+        assert await bench.invoke(shop, 2) == "shop 2"
+        refused = {v.number: v.refused for v in at.fleet.world.snapshot.versions}
+        assert refused == {1: "lost", 2: ""}
+        bench.now += 100
+        await bench.invoker.sweep()
+        assert at.served() == ["shop@1 active"]
+        assert [v.refused for v in at.fleet.world.snapshot.versions] == ["lost"]
 
 
 @in_loop

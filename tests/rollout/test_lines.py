@@ -16,6 +16,7 @@ from edge.rollout.lines import LineBook
 from edge.telemetry.lines import MAX_BATCH, BadLines, Batch, Line, LineReader, encode_batch
 from edge.telemetry.tap import BYTES_PER_SECOND, LINES_PER_SECOND, AccessRecord, Tap
 from edge.watch import Follow
+from tests.support.loop import turns
 
 EVERYTHING = LogFilter()
 
@@ -112,6 +113,7 @@ def test_a_follower_gets_new_lines_and_a_slow_one_is_told_how_many_it_missed() -
         assert await anext(found) == {}
         assert told == [Follow(("shop",), everything=False)]
         kept.take(Batch(3, tuple(line(text=str(n)) for n in range(under_test.MAX_WAITING + 7))))
+        await turns(under_test.MAX_WAITING)
         got = [await anext(found) for _ in range(under_test.MAX_WAITING)]
         assert [facts["message"] for facts in got] == [str(n) for n in range(len(got))]
         assert await anext(found) == {"dropped": 10}
@@ -148,6 +150,88 @@ def test_only_so_many_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
         await second.aclose()
 
     asyncio.run(run())
+
+
+def test_only_so_many_may_follow_one_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "MAX_FOLLOWERS_OF_ONE", 1)
+
+    async def run() -> None:
+        kept = book()
+        readers = [kept.lines(LogFilter(service=name), recent=0, follow=True) for name in ("a", "")]
+        for reader in readers:
+            await anext(reader)
+        for name, whose in (("a", "the log of a"), ("", "the whole log")):
+            with pytest.raises(ApiRefused, match=f"{whose} already"):
+                kept.lines(LogFilter(service=name), recent=0, follow=True)
+        other = kept.lines(LogFilter(service="b"), recent=0, follow=True)
+        assert await anext(other) == {}
+        for reader in (*readers, other):
+            await reader.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_line_costs_only_those_who_follow_its_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        kept = book()
+        names = ["loud", "", *(f"quiet-{n}" for n in range(20))]
+        readers = [kept.lines(LogFilter(service=one), recent=0, follow=True) for one in names]
+        for reader in readers:
+            await anext(reader)
+        offers = counted_offers(monkeypatch)
+        kept.take(Batch(0, (line("loud"), line("nobody"))))
+        assert offers == ["loud", "", ""]
+        for reader in readers:
+            await reader.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_loud_batch_takes_turns_of_the_loop_and_what_is_too_much_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(under_test, "STEP", 10)
+    monkeypatch.setattr(under_test, "MAX_BEHIND", 50)
+
+    async def run() -> None:
+        kept = book()
+        readers = [kept.lines(LogFilter(service="s"), recent=0, follow=True) for _ in range(4)]
+        for reader in readers:
+            await anext(reader)
+        offers = counted_offers(monkeypatch)
+        kept.take(Batch(1, tuple(line("s", str(n)) for n in range(70))))
+        steps = [len(offers)]
+        kept.take(Batch(0, (line("s", "another"),)))  # its turn comes after the others'
+        while len(offers) < 4 * 51:
+            assert len(await recent(kept)) == len(offers) / 4
+            before = len(offers)
+            await asyncio.sleep(0)
+            steps.append(len(offers) - before)
+        assert steps[:-1] == [8] * (len(steps) - 1)  # two lines, each offered to four
+        got = [await anext(readers[0]) for _ in range(52)]
+        assert [facts.get("message") for facts in got[49:]] == ["49", "another", None]
+        assert got[51] == {"dropped": 21}
+        kept.take(Batch(0, tuple(line("s") for _ in range(9))))
+        kept.drop("s")
+        await turns()
+        assert await recent(kept) == []
+        for reader in readers:
+            await reader.aclose()
+
+    asyncio.run(run())
+
+
+def counted_offers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The service that a follower follows, each time that it is offered a line."""
+    offers: list[str] = []
+    offer = under_test._Follower.offer
+
+    def counting(follower: under_test._Follower, line: Line) -> None:
+        offers.append(follower.wanted.service)
+        offer(follower, line)
+
+    monkeypatch.setattr(under_test._Follower, "offer", counting)
+    return offers
 
 
 # From worker to supervisor --------------------------------------------------------------------

@@ -56,6 +56,31 @@ def test_versions_are_told_apart_and_services_add_up_over_workers_and_retired_ve
     assert stats.of("shop", 1) is None
 
 
+def test_a_service_made_anew_under_a_name_begins_at_nothing(cells: SharedCells) -> None:
+    directory = BlockDirectory(cells)
+    stats = Stats(cells, directory)
+    old = [Series("shop", number, "aa", "old") for number in "12"]
+    for series in old:
+        count(cells, directory.assign(series))
+    cells.worker(0).fold()
+    directory.release(old[0])
+    new = directory.assign(Series("shop", "2", "aa", "new"))
+    for version in (None, 2):
+        found = stats.of("shop", version, owner="new")
+        assert found is not None
+        assert found.requests == 0
+    count(cells, new)
+    whole = stats.of("shop", owner="old")
+    assert whole is not None
+    assert whole.requests == 2
+    cells.worker(0).fold()
+    directory.release(old[1])
+    assert stats.of("shop", owner="old") is None
+    found = stats.of("shop", owner="new")
+    assert found is not None
+    assert found.requests == 1
+
+
 def test_quantiles_lie_in_the_bucket_that_holds_them() -> None:
     cells = [0, 90, 0, 9, 1]  # 90 from 1 to 2, nine from 4 to 8, one from 8 to 16
     found = quantiles(cells, 1.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import ConfigError
+from edge.runtime import artifacts
 from edge.runtime.artifacts import Artifact, ArtifactCache, ArtifactRefused, open_artifact
 from edge.runtime.inspect import ModuleInfo
 
@@ -106,6 +107,30 @@ def test_a_changed_file_is_not_used_and_is_removed(tmp_path: Path, suffix: str, 
             path.write_bytes(b"")
     assert cache.lookup(info().sha256) is None
     assert not path.exists()
+
+
+def test_an_artifact_is_read_once_and_again_when_its_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+
+    def counted(artifact: Artifact) -> int:
+        looked.append(artifact.path)
+        return open_artifact(artifact)
+
+    monkeypatch.setattr(artifacts, "open_artifact", counted)
+    started(tmp_path).insert(info(), b"code")
+    cache = started(tmp_path)
+    first = cache.lookup(info().sha256)
+    assert first is not None
+    assert cache.lookup(info().sha256) == first
+    assert looked == [first.path]
+    # The same bytes in the same place, its times set back: only the kernel's own time tells.
+    before = first.path.stat()
+    first.path.write_bytes(b"evil")
+    os.utime(first.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cache.lookup(info().sha256) is None
+    assert looked == [first.path] * 2
 
 
 def test_a_record_under_another_name_is_not_used(tmp_path: Path) -> None:

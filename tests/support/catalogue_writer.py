@@ -50,7 +50,7 @@ def tell(**words: object) -> None:
 
 def open_catalogue(directory: Path) -> tuple[Catalogue, PackageStore]:
     """As the server opens it."""
-    packages = PackageStore(directory, fresh_seconds=0)
+    packages = PackageStore(directory)
     packages.start()
     keyring = Keyring(directory / "secrets.key")
     catalogue = Catalogue(

@@ -118,6 +118,23 @@ def test_a_service_keeps_its_counts_when_a_version_retires_and_loses_them_with_t
     assert requests not in board.samples()
 
 
+def test_a_service_and_the_next_of_its_name_have_one_sample_while_the_first_leaves() -> None:
+    board = Board()
+    requests = key("edge_requests_total", service="shop", code="2xx", method="GET")
+    outcome = key("edge_request_outcome_total", service="shop", version="1", outcome="ok")
+    old, new = (Series("shop", "1", "aa", owner) for owner in ("old", "new"))
+    for series in (old, new, new):
+        board.count(0, series)
+    got = board.samples()
+    assert (got[requests], got[outcome]) == (3, 3)
+    text, _ = board.exposition.render()
+    assert text.count(b"edge_service_info{") == 1
+    assert text.count(b"edge_request_outcome_total{") == 1
+    board.release(old)
+    got = board.samples()
+    assert (got[requests], got[outcome]) == (2, 2)
+
+
 def test_versions_beyond_the_bound_share_one_series() -> None:
     board = Board(blocks=4)
     many = [Series(f"s{n}", "1") for n in range(10)]

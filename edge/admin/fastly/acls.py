@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from edge.admin.api import Call, Reply, Route
 from edge.admin.around import Around
+from edge.admin.entry_calls import EntryCalls
 from edge.admin.fastly.config_stores import MAX_BATCH
-from edge.admin.fastly.shape import Form, answer, endpoint, read_form
+from edge.admin.fastly.shape import Form, answer, endpoint
+from edge.admin.fastly.store_endpoints import StoreEndpoints
 from edge.admin.fastly.store_shape import (
     all_entries,
     all_stores,
@@ -18,9 +20,7 @@ from edge.admin.fastly.store_shape import (
     cursor_page,
     cursor_reply,
 )
-from edge.admin.store_calls import changed, store_for
-from edge.catalogue import entries, stores
-from edge.catalogue.records import Entry, Page, Scope, Store, StoreKind
+from edge.catalogue.records import Entry, Scope, Store, StoreKind
 from edge.errors import ApiRefused, Refusal
 from edge.model.acl import AclEntry
 from edge.stores.acl import Acl
@@ -34,14 +34,15 @@ _ONE: Final = f"{_ACLS}/{{store}}"
 
 def routes(around: Around) -> list[Route]:
     """As the CLI's `compute acl` calls them."""
-    do = _Acls(around)
+    its = StoreEndpoints(around, StoreKind.ACL, _shape, deleted=lambda: answer({}))
+    do = _Acls(around, its, EntryCalls(around, its.find))
     deploy = Scope.DEPLOY
     return [
         endpoint("GET", _ACLS, do.listing, confined=True),
-        endpoint("POST", _ACLS, do.create, deploy, confined=True),
-        endpoint("GET", _ONE, do.get, confined=True),
-        endpoint("DELETE", _ONE, do.delete, deploy, confined=True),
-        endpoint("GET", f"{_ONE}/entries", do.entries, confined=True),
+        endpoint("POST", _ACLS, its.create, deploy, confined=True),
+        endpoint("GET", _ONE, its.get, confined=True),
+        endpoint("DELETE", _ONE, its.delete, deploy, confined=True),
+        endpoint("GET", f"{_ONE}/entries", do.page, confined=True),
         endpoint("PATCH", f"{_ONE}/entries", do.update, deploy, confined=True, max_body=MAX_BATCH),
         endpoint("GET", f"{_ONE}/entry/{{address}}", do.lookup, confined=True),
     ]
@@ -50,38 +51,16 @@ def routes(around: Around) -> list[Route]:
 @dataclass(frozen=True, slots=True)
 class _Acls:
     around: Around
+    its: StoreEndpoints
+    entries: EntryCalls
 
     async def listing(self, call: Call) -> Reply:
         found = await self.around.catalogue.read(lambda tx: all_stores(tx, call, StoreKind.ACL))
         return answer({"data": [_shape(one) for one in found], "meta": {"total": len(found)}})
 
-    async def create(self, call: Call) -> Reply:
-        name = (await read_form(call)).text("name")
-        store = await self.around.catalogue.write(
-            call.actor,
-            lambda tx: stores.create(tx, StoreKind.ACL, name, owner=call.token.service_id),
-        )
-        return answer(_shape(store))
-
-    async def get(self, call: Call) -> Reply:
-        return answer(_shape(await self.around.catalogue.read(lambda tx: _store(tx, call))))
-
-    async def delete(self, call: Call) -> Reply:
-        def work(tx: Transaction) -> tuple[Store, None]:
-            store = _store(tx, call)
-            stores.delete(tx, store.id)
-            return store, None
-
-        await changed(self.around, call, work)
-        return answer({})
-
-    async def entries(self, call: Call) -> Reply:
+    async def page(self, call: Call) -> Reply:
         page = cursor_page(call)
-
-        def read(tx: Transaction) -> list[Entry]:
-            return entries.listing(tx, _store(tx, call), Page(page.limit + 1, page.after))
-
-        found = await self.around.catalogue.read(read)
+        found = await self.entries.page(call, page)
         return cursor_reply(found, page, _entry, lambda entry: entry.key, under="entries")
 
     async def update(self, call: Call) -> Reply:
@@ -90,13 +69,7 @@ class _Acls:
             form = Form(one)
             value = json.dumps({"action": form.text("action")}).encode()
             changes.append((form.text("op"), form.text("prefix"), value))
-
-        def work(tx: Transaction) -> tuple[Store, None]:
-            store = _store(tx, call)
-            entries.batch(tx, store, changes)
-            return store, None
-
-        await changed(self.around, call, work)
+        await self.entries.batch(call, changes)
         return Reply(202)
 
     async def lookup(self, call: Call) -> Reply:
@@ -111,17 +84,13 @@ class _Acls:
         def read(tx: Transaction) -> AclEntry | None:
             return Acl(
                 AclEntry(ip_network(entry.key), _action(entry))
-                for entry in all_entries(tx, _store(tx, call))
+                for entry in all_entries(tx, self.its.find(tx, call))
             ).lookup(address)
 
         found = await self.around.catalogue.read(read)
         if found is None:
             return Reply(204)
         return answer({"prefix": str(found.prefix), "action": found.action})
-
-
-def _store(tx: Transaction, call: Call) -> Store:
-    return store_for(tx, call, StoreKind.ACL, call.params["store"])
 
 
 def _shape(store: Store) -> dict[str, object]:

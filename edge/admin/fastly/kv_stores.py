@@ -7,21 +7,19 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edge.admin.api import Call, Reply, Route
 from edge.admin.around import Around
-from edge.admin.fastly.shape import answer, done, endpoint, read_form, times
-from edge.admin.fastly.store_shape import cursor_page, cursor_reply
+from edge.admin.fastly.shape import answer, done, endpoint, times
+from edge.admin.fastly.store_endpoints import StoreEndpoints
+from edge.admin.fastly.store_shape import cursor_page
 from edge.admin.kv_calls import Values, no_key
-from edge.admin.store_calls import seen_by, store_for, utf8
+from edge.admin.store_calls import utf8
 from edge.catalogue import stores
-from edge.catalogue.records import Page, Scope, Store, StoreKind
+from edge.catalogue.records import Scope, Store, StoreKind
 from edge.errors import ApiRefused, Problem, Refusal
 from edge.stores.kv import Insertion, InsertMode, insertion_of
-
-if TYPE_CHECKING:
-    from edge.catalogue.database import Transaction
 
 _STORES: Final = "/resources/stores/kv"
 _ONE: Final = f"{_STORES}/{{store}}"
@@ -42,13 +40,14 @@ _FLAGS: Final = {
 
 def routes(around: Around) -> list[Route]:
     """As the CLI's `kv-store` and `kv-store-entry` call them."""
-    do = _KvStores(around, Values(around))
+    its = StoreEndpoints(around, StoreKind.KV, _shape, created=201)
+    do = _KvStores(around, its, Values(around))
     deploy, largest = Scope.DEPLOY, around.settings.storage.kv_value_bytes
     return [
-        endpoint("GET", _STORES, do.listing, confined=True),
-        endpoint("POST", _STORES, do.create, deploy, confined=True),
-        endpoint("GET", _ONE, do.get, confined=True),
-        endpoint("PUT", _ONE, do.rename, deploy, confined=True),
+        endpoint("GET", _STORES, its.page, confined=True),
+        endpoint("POST", _STORES, its.create, deploy, confined=True),
+        endpoint("GET", _ONE, its.get, confined=True),
+        endpoint("PUT", _ONE, its.rename, deploy, confined=True),
         endpoint("DELETE", _ONE, do.delete, deploy, confined=True),
         endpoint("GET", f"{_ONE}/keys", do.keys, confined=True),
         endpoint("GET", _KEY, do.get_key, confined=True),
@@ -61,47 +60,12 @@ def routes(around: Around) -> list[Route]:
 @dataclass(frozen=True, slots=True)
 class _KvStores:
     around: Around
+    its: StoreEndpoints
     values: Values
-
-    async def listing(self, call: Call) -> Reply:
-        page, name = cursor_page(call), call.asked("name")
-
-        def read(tx: Transaction) -> list[Store]:
-            more = Page(page.limit + 1, page.after)
-            return stores.listing(tx, StoreKind.KV, more, name=name, owner=seen_by(call))
-
-        found = await self.around.catalogue.read(read)
-        return cursor_reply(found, page, _shape, lambda store: store.name)
-
-    async def create(self, call: Call) -> Reply:
-        """A `location` is taken and means nothing: there is one."""
-        name = (await read_form(call)).text("name")
-        return answer(
-            _shape(
-                await self.around.catalogue.write(
-                    call.actor,
-                    lambda tx: stores.create(tx, StoreKind.KV, name, owner=call.token.service_id),
-                )
-            ),
-            201,
-        )
-
-    async def get(self, call: Call) -> Reply:
-        return answer(_shape(await self._store(call)))
-
-    async def rename(self, call: Call) -> Reply:
-        name = (await read_form(call)).text("name")
-        return answer(
-            _shape(
-                await self.around.catalogue.write(
-                    call.actor, lambda tx: stores.rename(tx, _find(tx, call).id, name)
-                )
-            )
-        )
 
     async def delete(self, call: Call) -> Reply:
         """Only an empty one, as on Fastly."""
-        store = await self._store(call)
+        store = await self.its.found(call)
         if (await self.values.keys(store, "", "", 1)).keys:
             raise ApiRefused(
                 Refusal.IN_USE,
@@ -114,7 +78,7 @@ class _KvStores:
 
     async def keys(self, call: Call) -> Reply:
         """A page may be short of its limit, or empty, and not be the last."""
-        store, wanted = await self._store(call), cursor_page(call)
+        store, wanted = await self.its.found(call), cursor_page(call)
         page = await self.values.keys(store, call.asked("prefix"), wanted.after, wanted.limit)
         meta: dict[str, object] = {"limit": page.limit}
         if page.next_cursor:
@@ -122,7 +86,7 @@ class _KvStores:
         return answer({"data": page.keys, "meta": meta})
 
     async def get_key(self, call: Call) -> Reply:
-        value = await self.values.get(await self._store(call), call.params["key"])
+        value = await self.values.get(await self.its.found(call), call.params["key"])
         headers = [("generation", str(value.generation))]
         if value.metadata:
             headers.append(("metadata", _in_field(value.metadata)))
@@ -130,7 +94,7 @@ class _KvStores:
 
     async def put_key(self, call: Call) -> Reply:
         """`background_fetch` changes nothing: there is no copy that could be stale."""
-        store = await self._store(call)
+        store = await self.its.found(call)
         modes = [mode for flag, mode in _FLAGS.items() if call.asked(flag) == "true"]
         if len(modes) > 1:
             raise ApiRefused(Refusal.INVALID, "at most one of add, append and prepend can be true")
@@ -151,7 +115,7 @@ class _KvStores:
 
     async def delete_key(self, call: Call) -> Reply:
         """`force`: nothing to delete is no error."""
-        store, key = await self._store(call), call.params["key"]
+        store, key = await self.its.found(call), call.params["key"]
         generation = _number(call.headers("if-generation-match"), "if-generation-match")
         found = await self.values.delete(store, key, generation)
         if not found and call.asked("force") != "true":
@@ -160,7 +124,7 @@ class _KvStores:
 
     async def batch(self, call: Call) -> Reply:
         """Lines of JSON, each a key and a value in base64.  What can be stored is."""
-        store = await self._store(call)
+        store = await self.its.found(call)
         data = await call.body.read()
         if await asyncio.to_thread(data.count, b"\n") > MAX_LINES:
             raise ApiRefused(Refusal.LIMIT, f"a batch has at most {MAX_LINES} lines, send several")
@@ -184,13 +148,6 @@ class _KvStores:
                 problems=tuple(problems),
             )
         return done()
-
-    async def _store(self, call: Call) -> Store:
-        return await self.around.catalogue.read(lambda tx: _find(tx, call))
-
-
-def _find(tx: Transaction, call: Call) -> Store:
-    return store_for(tx, call, StoreKind.KV, call.params["store"])
 
 
 def _shape(store: Store) -> dict[str, object]:

@@ -74,12 +74,12 @@ class _Packages:
             label=name,
         )
         uploads.refuse_unfit(inspection)
-        await uploads.store(self._around, upload)
 
         def write(tx: Transaction) -> VersionRecord:
             return versions.set_package(tx, draft.service_id, number, upload.package)
 
-        return answer(_shape(await self._around.catalogue.write(call.actor, write)))
+        async with uploads.stored(self._around, upload):
+            return answer(_shape(await self._around.catalogue.write(call.actor, write)))
 
     async def _unpack(self, call: Call) -> Upload:
         """What was sent; of its forms on the way nothing is kept while it is compiled."""

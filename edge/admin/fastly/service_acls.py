@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge.admin.api import Call, Reply, Route
 from edge.admin.around import Around
+from edge.admin.entry_calls import EntryCalls
 from edge.admin.fastly import owned_stores
 from edge.admin.fastly.config_stores import MAX_BATCH
 from edge.admin.fastly.shape import (
@@ -20,34 +21,27 @@ from edge.admin.fastly.shape import (
     one_page,
     read_form,
     times,
-    version_number,
 )
-from edge.admin.fastly.store_shape import PER_PAGE, all_entries, batch_of, service_of
+from edge.admin.fastly.store_shape import PER_PAGE, all_entries, batch_of
 from edge.admin.store_calls import changed
 from edge.catalogue import entries
-from edge.catalogue.records import Entry, Part, PartKind, Scope, Store
+from edge.catalogue.records import Entry, PartKind, Scope, Store
 from edge.errors import ApiRefused, Refusal
 
 if TYPE_CHECKING:
     from edge.catalogue.database import Transaction
 
-_ALL: Final = "/service/{service}/version/{number}/acl"
-_ONE: Final = f"{_ALL}/{{name}}"
 _ENTRIES: Final = "/service/{service}/acl/{store}/entries"
 _ENTRY: Final = "/service/{service}/acl/{store}/entry"
 
 
 def routes(around: Around) -> list[Route]:
     """As the CLI's `service acl` and `service acl-entry` call them."""
-    do = _Acls(around)
+    do = _Entries(around, EntryCalls(around, _store))
     deploy = Scope.DEPLOY
     return [
-        endpoint("GET", _ALL, do.listing),
-        endpoint("POST", _ALL, do.create, deploy),
-        endpoint("GET", _ONE, do.get),
-        endpoint("PUT", _ONE, do.update, deploy),
-        endpoint("DELETE", _ONE, do.delete, deploy),
-        endpoint("GET", _ENTRIES, do.entries),
+        *owned_stores.Declared(around, PartKind.ACL).routes("acl"),
+        endpoint("GET", _ENTRIES, do.listing),
         endpoint("PATCH", _ENTRIES, do.batch, deploy, max_body=MAX_BATCH),
         endpoint("POST", _ENTRY, do.create_entry, deploy),
         endpoint("GET", f"{_ENTRY}/{{id}}", do.get_entry),
@@ -57,51 +51,11 @@ def routes(around: Around) -> list[Route]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Acls:
+class _Entries:
     around: Around
+    entries: EntryCalls
 
     async def listing(self, call: Call) -> Reply:
-        def read(tx: Transaction) -> list[object]:
-            service = service_of(tx, call)
-            return [
-                _shape(part, service, version_number(call))
-                for part in owned_stores.declared(tx, call, PartKind.ACL)
-            ]
-
-        return answer(await self.around.catalogue.read(read))
-
-    async def create(self, call: Call) -> Reply:
-        form = await read_form(call)
-
-        def work(tx: Transaction) -> object:
-            part = owned_stores.declare(tx, call, PartKind.ACL, form.text("name"))
-            return _shape(part, service_of(tx, call), version_number(call))
-
-        return answer(await self.around.catalogue.write(call.actor, work))
-
-    async def get(self, call: Call) -> Reply:
-        def read(tx: Transaction) -> object:
-            part = owned_stores.found(tx, call, PartKind.ACL)
-            return _shape(part, service_of(tx, call), version_number(call))
-
-        return answer(await self.around.catalogue.read(read))
-
-    async def update(self, call: Call) -> Reply:
-        form = await read_form(call)
-
-        def work(tx: Transaction) -> object:
-            part = owned_stores.rename(tx, call, PartKind.ACL, form.given("name"))
-            return _shape(part, service_of(tx, call), version_number(call))
-
-        return answer(await self.around.catalogue.write(call.actor, work))
-
-    async def delete(self, call: Call) -> Reply:
-        await self.around.catalogue.write(
-            call.actor, lambda tx: owned_stores.withdraw(tx, call, PartKind.ACL)
-        )
-        return done()
-
-    async def entries(self, call: Call) -> Reply:
         found = await self.around.catalogue.read(lambda tx: all_entries(tx, _store(tx, call)))
         return one_page(call, found, lambda entry: _entry(entry, call), default=PER_PAGE)
 
@@ -120,18 +74,11 @@ class _Acls:
 
     async def create_entry(self, call: Call) -> Reply:
         form = await read_form(call)
-
-        def work(tx: Transaction) -> tuple[Store, Entry]:
-            store = _store(tx, call)
-            return store, entries.insert(tx, store, _network(form), _value(form))
-
-        return answer(_entry(await changed(self.around, call, work), call))
+        made = await self.entries.insert(call, _network(form), _value(form))
+        return answer(_entry(made, call))
 
     async def get_entry(self, call: Call) -> Reply:
-        entry = await self.around.catalogue.read(
-            lambda tx: entries.get(tx, _store(tx, call), call.params["id"])
-        )
-        return answer(_entry(entry, call))
+        return answer(_entry(await self.entries.get(call, call.params["id"]), call))
 
     async def update_entry(self, call: Call) -> Reply:
         form = await read_form(call)
@@ -143,12 +90,7 @@ class _Acls:
         return answer(_entry(await changed(self.around, call, work), call))
 
     async def delete_entry(self, call: Call) -> Reply:
-        def work(tx: Transaction) -> tuple[Store, None]:
-            store = _store(tx, call)
-            entries.delete(tx, store, call.params["id"])
-            return store, None
-
-        await changed(self.around, call, work)
+        await self.entries.delete(call, call.params["id"])
         return done()
 
 
@@ -201,16 +143,6 @@ def _value(form: Form, old: Entry | None = None) -> bytes:
 
 def _store(tx: Transaction, call: Call) -> Store:
     return owned_stores.store_of(tx, call, PartKind.ACL, call.params["store"])
-
-
-def _shape(part: Part, service: str, number: int) -> dict[str, object]:
-    return {
-        "id": part.data["store"],
-        "name": part.name,
-        "service_id": service,
-        "version": number,
-        **times(part.created_at, part.updated_at),
-    }
 
 
 def _entry(entry: Entry, call: Call) -> dict[str, object]:

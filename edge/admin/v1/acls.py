@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,41 +16,23 @@ from edge.admin.documents import (
     json_reply,
     list_of,
     list_reply,
-    one_more,
     page_of,
 )
-from edge.admin.store_calls import changed, read_large, store_for, timestamp
-from edge.admin.v1.config_stores import CHANGED, MAX_CHANGES
+from edge.admin.entry_calls import EntryCalls
+from edge.admin.store_calls import read_large, store_for, timestamp
+from edge.admin.v1 import entry_schema
+from edge.admin.v1.entry_schema import CHANGED, MAX_BODY
 from edge.admin.v1.store_routes import NAME, StoreRoutes
-from edge.catalogue import entries
 from edge.catalogue.records import Entry, Scope, Store, StoreKind
 
 if TYPE_CHECKING:
     from edge.catalogue.database import Transaction
 
-MAX_BODY: Final = 16 * 1024 * 1024  # bytes: some 200,000 entries
 _PREFIX: Final = schema.text(1, 64, about="A network, `192.0.2.0/24`, or an address.")
 _ACTION: Final = schema.one_of("ALLOW", "BLOCK")
 _TAG: Final = "acls"
-_ENTRY: Final = schema.obj(
-    {
-        "prefix": schema.text(),
-        "action": schema.text(),
-        "created_at": schema.text(),
-        "updated_at": schema.text(),
-    }
-)
-_BATCH: Final = schema.obj(
-    {
-        "entries": schema.array(
-            schema.obj(
-                {"op": schema.one_of("create", "update", "upsert", "delete"), "prefix": _PREFIX},
-                {"action": _ACTION},
-            ),
-            MAX_CHANGES,
-        )
-    }
-)
+_ENTRY: Final = entry_schema.entry("prefix", "action")
+_BATCH: Final = entry_schema.batch("entries", {"prefix": _PREFIX}, {"action": _ACTION})
 _WHOLE: Final = schema.obj(
     {"entries": schema.array(schema.obj({"prefix": _PREFIX, "action": _ACTION}))}
 )
@@ -59,12 +41,12 @@ _WHOLE: Final = schema.obj(
 def routes(around: Around) -> list[Route]:
     """Lists, and the entries in them."""
     stores = StoreRoutes(around, StoreKind.ACL, "/v1/acls", _TAG)
-    return stores.routes() + _Entries(around).routes()
+    return stores.routes() + _Entries(EntryCalls(around, _store)).routes()
 
 
 @dataclass(frozen=True, slots=True)
 class _Entries:
-    around: Around
+    entries: EntryCalls
 
     def routes(self) -> list[Route]:
         path, params = "/v1/acls/{store}/entries", {"store": NAME}
@@ -123,11 +105,7 @@ class _Entries:
     async def listing(self, call: Call) -> Reply:
         """A page of them."""
         page = page_of(call)
-
-        def read(tx: Transaction) -> Sequence[Entry]:
-            return entries.listing(tx, _store(tx, call), one_more(page))
-
-        found = await self.around.catalogue.read(read)
+        found = await self.entries.page(call, page)
         return await asyncio.to_thread(list_reply, found, page, _facts, lambda entry: entry.key)
 
     async def batch(self, call: Call) -> Reply:
@@ -135,26 +113,16 @@ class _Entries:
         wanted = (await read_large(call, _BATCH))["entries"]
         assert isinstance(wanted, list)
         changes = [(str(item["op"]), str(item["prefix"]), action_value(item)) for item in wanted]
-
-        def work(tx: Transaction) -> tuple[Store, int]:
-            store = _store(tx, call)
-            entries.batch(tx, store, changes)
-            return store, len(changes)
-
-        return json_reply({"changed": await changed(self.around, call, work)})
+        await self.entries.batch(call, changes)
+        return json_reply({"changed": len(changes)})
 
     async def replace(self, call: Call) -> Reply:
         """Of two entries with the same text the last counts."""
         wanted = (await read_large(call, _WHOLE))["entries"]
         assert isinstance(wanted, list)
         contents = {str(item["prefix"]): action_value(item) for item in wanted}
-
-        def work(tx: Transaction) -> tuple[Store, int]:
-            store = _store(tx, call)
-            entries.replace_all(tx, store, contents)
-            return store, len(contents)
-
-        return json_reply({"changed": await changed(self.around, call, work)})
+        await self.entries.replace_all(call, contents)
+        return json_reply({"changed": len(contents)})
 
 
 def action_value(item: Mapping[str, object]) -> bytes:

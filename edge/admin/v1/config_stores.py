@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,54 +14,35 @@ from edge.admin.documents import (
     json_reply,
     list_of,
     list_reply,
-    one_more,
     page_of,
 )
-from edge.admin.store_calls import changed, read_large, store_for, timestamp, utf8
+from edge.admin.entry_calls import EntryCalls
+from edge.admin.store_calls import read_large, store_for, timestamp, utf8
+from edge.admin.v1 import entry_schema
+from edge.admin.v1.entry_schema import CHANGED, MAX_BODY
 from edge.admin.v1.store_routes import NAME, StoreRoutes
-from edge.catalogue import entries
 from edge.catalogue.records import Entry, Scope, Store, StoreKind
 
 if TYPE_CHECKING:
     from edge.catalogue.database import Transaction
 
-MAX_CHANGES: Final = 1000  # of one batch
-_MAX_BATCH: Final = 16 * 1024 * 1024  # bytes: as many values of the greatest length, escaped
 _KEY: Final = schema.text(1, 256)
 _VALUE: Final = schema.text(0, 8000)
 _TAG: Final = "config-stores"
 _PLAIN: Final = {"contentMediaType": "text/plain"}
-_ITEM: Final = schema.obj(
-    {
-        "key": schema.text(),
-        "value": schema.text(),
-        "created_at": schema.text(),
-        "updated_at": schema.text(),
-    }
-)
-_BATCH: Final = schema.obj(
-    {
-        "items": schema.array(
-            schema.obj(
-                {"op": schema.one_of("create", "update", "upsert", "delete"), "key": _KEY},
-                {"value": _VALUE},
-            ),
-            MAX_CHANGES,
-        )
-    }
-)
-CHANGED: Final = schema.obj({"changed": schema.number(kind="integer")})
+_ITEM: Final = entry_schema.entry("key", "value")
+_BATCH: Final = entry_schema.batch("items", {"key": _KEY}, {"value": _VALUE})
 
 
 def routes(around: Around) -> list[Route]:
     """Stores, and the items in them."""
     stores = StoreRoutes(around, StoreKind.CONFIG, "/v1/config-stores", _TAG)
-    return stores.routes() + _Items(around).routes()
+    return stores.routes() + _Items(EntryCalls(around, _store)).routes()
 
 
 @dataclass(frozen=True, slots=True)
 class _Items:
-    around: Around
+    entries: EntryCalls
 
     def routes(self) -> list[Route]:
         items = "/v1/config-stores/{store}/items"
@@ -89,7 +69,7 @@ class _Items:
                 self.batch,
                 Scope.DEPLOY,
                 confined=True,
-                max_body=_MAX_BATCH,
+                max_body=MAX_BODY,
                 operation=Operation(
                     "change_config_items",
                     "Change many items, all of them or none",
@@ -149,12 +129,8 @@ class _Items:
 
     async def listing(self, call: Call) -> Reply:
         """With values."""
-        page, prefix = page_of(call), call.asked("prefix")
-
-        def read(tx: Transaction) -> Sequence[Entry]:
-            return entries.listing(tx, _store(tx, call), one_more(page), prefix=prefix)
-
-        found = await self.around.catalogue.read(read)
+        page = page_of(call)
+        found = await self.entries.page(call, page, prefix=call.asked("prefix"))
         return await asyncio.to_thread(list_reply, found, page, _facts, lambda entry: entry.key)
 
     async def batch(self, call: Call) -> Reply:
@@ -165,41 +141,22 @@ class _Items:
             (str(item["op"]), str(item["key"]), str(item.get("value", "")).encode())
             for item in items
         ]
-
-        def work(tx: Transaction) -> tuple[Store, int]:
-            store = _store(tx, call)
-            entries.batch(tx, store, changes)
-            return store, len(changes)
-
-        return json_reply({"changed": await changed(self.around, call, work)})
+        await self.entries.batch(call, changes)
+        return json_reply({"changed": len(changes)})
 
     async def get(self, call: Call) -> Reply:
         """As text."""
-        entry = await self.around.catalogue.read(
-            lambda tx: entries.get(tx, _store(tx, call), call.params["key"])
-        )
-        return Reply(200, entry.value, TEXT)
+        return Reply(200, (await self.entries.get(call, call.params["key"])).value, TEXT)
 
     async def put(self, call: Call) -> Reply:
         """201 where there was none."""
         value = utf8(await call.body.read(), "the value").encode()
-
-        def work(tx: Transaction) -> tuple[Store, tuple[Entry, bool]]:
-            store = _store(tx, call)
-            return store, entries.put(tx, store, call.params["key"], value)
-
-        entry, created = await changed(self.around, call, work)
+        entry, created = await self.entries.put(call, call.params["key"], value)
         return json_reply(_facts(entry), 201 if created else 200)
 
     async def delete(self, call: Call) -> Reply:
         """404 where there is none."""
-
-        def work(tx: Transaction) -> tuple[Store, None]:
-            store = _store(tx, call)
-            entries.delete(tx, store, call.params["key"])
-            return store, None
-
-        await changed(self.around, call, work)
+        await self.entries.delete(call, call.params["key"])
         return Reply(204)
 
 

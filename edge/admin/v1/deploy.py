@@ -22,7 +22,7 @@ from edge.admin.v1.events import EVENTS, event_stream, wants_events
 from edge.admin.v1.finding import refuse_file_service
 from edge.admin.v1.parts import every_part, read_domain, with_domains
 from edge.admin.v1.settings import module_needs
-from edge.admin.v1.uploads import FORMS, PACKAGE_MARGIN, look, refuse_unfit, store, unpack
+from edge.admin.v1.uploads import FORMS, PACKAGE_MARGIN, look, refuse_unfit, stored, unpack
 from edge.admin.v1.views import (
     NUMBER,
     SERVICE_NAME,
@@ -169,10 +169,10 @@ class _Deploy:
         refuse_unfit(inspection)
         if is_yes(wanted.call, "dry_run"):
             return 200, self._dry(wanted, base, name, inspection)
-        await store(self.around, wanted.upload)
-        made = await self.around.catalogue.write(
-            wanted.call.actor, lambda tx: _make(tx, self.around, wanted)
-        )
+        async with stored(self.around, wanted.upload):
+            made = await self.around.catalogue.write(
+                wanted.call.actor, lambda tx: _make(tx, self.around, wanted)
+            )
         facts = {
             "service": made.record.name,
             "id": made.record.id,

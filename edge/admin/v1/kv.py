@@ -17,7 +17,8 @@ from edge.admin.api import Call, Operation, Parameter, Reply, Route
 from edge.admin.around import Around
 from edge.admin.documents import PAGE, json_reply, list_of
 from edge.admin.kv_calls import Values, no_key
-from edge.admin.v1.store_routes import NAME, StoreRoutes, find
+from edge.admin.store_calls import named_store
+from edge.admin.v1.store_routes import NAME, StoreRoutes
 from edge.catalogue.records import Scope, Store, StoreKind
 from edge.errors import ApiRefused, Refusal
 from edge.stores.kv import InsertMode
@@ -134,7 +135,7 @@ class _Keys:
 
     async def listing(self, call: Call) -> Reply:
         """`after` and `next` are keys."""
-        store = await find(self.around, call, StoreKind.KV)
+        store = await named_store(self.around, call, StoreKind.KV)
         after = call.asked("after")
         cursor = cursor_after(after.encode()) if after else ""
         limit = int(call.asked("limit", "100"))
@@ -144,7 +145,7 @@ class _Keys:
 
     async def get(self, call: Call) -> Reply:
         """Streamed, however long it is."""
-        store = await find(self.around, call, StoreKind.KV)
+        store = await named_store(self.around, call, StoreKind.KV)
         value = await self.values.get(store, call.params["key"])
         headers = [("etag", f'"{value.generation}"')]
         if value.metadata:
@@ -153,7 +154,7 @@ class _Keys:
 
     async def put(self, call: Call) -> Reply:
         """If-Match asks for a generation, `If-None-Match: *` for a key without a value."""
-        store = await find(self.around, call, StoreKind.KV)
+        store = await named_store(self.around, call, StoreKind.KV)
         mode = _MODES[call.asked("mode", InsertMode.OVERWRITE.value)]
         if (call.headers("if-none-match") or "").strip() == "*":
             mode = InsertMode.ADD
@@ -174,7 +175,7 @@ class _Keys:
 
     async def delete(self, call: Call) -> Reply:
         """If-Match asks for a generation."""
-        store = await find(self.around, call, StoreKind.KV)
+        store = await named_store(self.around, call, StoreKind.KV)
         key = call.params["key"]
         if not await self.values.delete(store, key, _wanted(call)):
             raise no_key(store, key)

@@ -42,9 +42,8 @@ _STATS: Final = schema.obj(
     }
 )
 _LINES: Final[schema.Schema] = {"type": "string", "contentMediaType": NDJSON}
-_SWITCH: Final = schema.one_of("true", "false", "1", "0")
 _FILTERS: Final = (
-    Parameter("follow", "Go on with new lines until the client leaves.", _SWITCH),
+    Parameter("follow", "Go on with new lines until the client leaves.", schema.YES_OR_NO),
     Parameter(
         "recent",
         "Kept lines to begin with: 100 unless told.",

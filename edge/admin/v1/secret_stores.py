@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edge.admin import schema
 from edge.admin.api import Call, Operation, Reply, Route
 from edge.admin.around import Around
-from edge.admin.documents import PAGE, json_reply, list_of, list_reply, one_more, page_of
-from edge.admin.store_calls import changed, store_for, timestamp
+from edge.admin.documents import PAGE, json_reply, list_of, list_reply, page_of
+from edge.admin.entry_calls import EntryCalls
+from edge.admin.store_calls import store_for, timestamp
 from edge.admin.v1.store_routes import NAME, StoreRoutes
-from edge.catalogue import entries, rotation
+from edge.catalogue import rotation
 from edge.catalogue.records import Entry, Scope, Store, StoreKind
 from edge.errors import ApiRefused, ConfigError, Refusal
 
@@ -38,12 +38,13 @@ _ROTATED: Final = schema.obj({"key": schema.text(about="Id of the new key.")})
 def routes(around: Around) -> list[Route]:
     """Stores, the secrets in them, and the key that seals all secrets."""
     stores = StoreRoutes(around, StoreKind.SECRET, "/v1/secret-stores", _TAG)
-    return stores.routes() + _Secrets(around).routes()
+    return stores.routes() + _Secrets(around, EntryCalls(around, _store)).routes()
 
 
 @dataclass(frozen=True, slots=True)
 class _Secrets:
     around: Around
+    entries: EntryCalls
 
     def routes(self) -> list[Route]:
         secrets = "/v1/secret-stores/{store}/secrets"
@@ -127,43 +128,22 @@ class _Secrets:
     async def listing(self, call: Call) -> Reply:
         """Without values."""
         page = page_of(call)
-
-        def read(tx: Transaction) -> Sequence[Entry]:
-            return entries.listing(tx, _store(tx, call), one_more(page))
-
-        found = await self.around.catalogue.read(read)
+        found = await self.entries.page(call, page)
         return await asyncio.to_thread(list_reply, found, page, _facts, lambda entry: entry.key)
 
     async def describe(self, call: Call) -> Reply:
         """Without the value."""
-        return json_reply(
-            _facts(
-                await self.around.catalogue.read(
-                    lambda tx: entries.get(tx, _store(tx, call), call.params["name"])
-                )
-            )
-        )
+        return json_reply(_facts(await self.entries.get(call, call.params["name"])))
 
     async def put(self, call: Call) -> Reply:
         """201 where there was none."""
         value = await call.body.read()
-
-        def work(tx: Transaction) -> tuple[Store, tuple[Entry, bool]]:
-            store = _store(tx, call)
-            return store, entries.put(tx, store, call.params["name"], value)
-
-        entry, created = await changed(self.around, call, work)
+        entry, created = await self.entries.put(call, call.params["name"], value)
         return json_reply(_facts(entry), 201 if created else 200)
 
     async def delete(self, call: Call) -> Reply:
         """404 where there is none."""
-
-        def work(tx: Transaction) -> tuple[Store, None]:
-            store = _store(tx, call)
-            entries.delete(tx, store, call.params["name"])
-            return store, None
-
-        await changed(self.around, call, work)
+        await self.entries.delete(call, call.params["name"])
         return Reply(204)
 
     async def rotate(self, call: Call) -> Reply:

@@ -21,7 +21,7 @@ from edge.admin.documents import (
     page_of,
     read_fields,
 )
-from edge.admin.store_calls import WORDS, seen_by, store_for, timestamp
+from edge.admin.store_calls import WORDS, named_store, seen_by, store_for, timestamp
 from edge.catalogue import stores
 from edge.catalogue.records import Page, Scope, Store, StoreKind
 from edge.errors import ApiRefused, Refusal
@@ -153,7 +153,7 @@ class StoreRoutes:
 
     async def describe(self, call: Call) -> Reply:
         """One, by name or id."""
-        return await self._reply(await find(self.around, call, self.kind))
+        return await self._reply(await named_store(self.around, call, self.kind))
 
     async def create(self, call: Call) -> Reply:
         """One that exists already is left as it is."""
@@ -205,11 +205,6 @@ class StoreRoutes:
         if self.more is not None:
             facts |= await self.more(store)
         return json_reply(facts, status, (etag(store.revision),))
-
-
-async def find(around: Around, call: Call, kind: StoreKind) -> Store:
-    """The store that the path names."""
-    return await around.catalogue.read(lambda tx: store_for(tx, call, kind, call.params["store"]))
 
 
 def store_facts(store: Store) -> dict[str, object]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from edge.admin.api import Call
 from edge.admin.around import Around
@@ -68,6 +70,9 @@ def refuse_unfit(inspection: Inspection) -> None:
         )
 
 
-async def store(around: Around, upload: Upload) -> None:
-    """Put the module where versions find it, durably."""
-    await asyncio.to_thread(around.packages.put, upload.module)
+@asynccontextmanager
+async def stored(around: Around, upload: Upload) -> AsyncIterator[None]:
+    """The module is where versions find it, durably; give it one before this ends."""
+    with around.packages.holding(upload.package.sha256):
+        await asyncio.to_thread(around.packages.put, upload.module)
+        yield

@@ -27,7 +27,7 @@ from edge.admin.hosts import refuse_foreign_hosts
 from edge.admin.schema import Schema
 from edge.admin.v1.finding import find_service, number_of
 from edge.admin.v1.settings import module_needs
-from edge.admin.v1.uploads import FORMS, PACKAGE_MARGIN, look, refuse_unfit, store, unpack
+from edge.admin.v1.uploads import FORMS, PACKAGE_MARGIN, look, refuse_unfit, stored, unpack
 from edge.admin.v1.views import NUMBER, SERVICE_NAME, VERSION, version_view
 from edge.catalogue import definition, parts, services, stores, versions
 from edge.catalogue.database import Transaction
@@ -161,14 +161,15 @@ class _Versions:
             assert isinstance(wanted, dict)
             return await self._clone(call, record, wanted)
         latest = await self.around.catalogue.read(lambda tx: versions.latest(tx, record.id))
-        upload = await self._upload(call, record, body, latest)
+        upload = await self._unpack(call, record, body, latest)
         number = None if latest is None else latest.number
 
         def work(tx: Transaction) -> VersionRecord:
             made = versions.create(tx, record.id, clone_of=number)
             return versions.set_package(tx, record.id, made.number, upload.package)
 
-        return self._version(await self.around.catalogue.write(call.actor, work), 201)
+        async with stored(self.around, upload):
+            return self._version(await self.around.catalogue.write(call.actor, work), 201)
 
     async def describe(self, call: Call) -> Reply:
         record = await find_service(self.around, call)
@@ -209,13 +210,14 @@ class _Versions:
         draft = await self.around.catalogue.read(
             lambda tx: versions.changeable(tx, record.id, number, expect)
         )
-        upload = await self._upload(call, record, await call.body.read(), draft)
-        return await self._changed(
-            call,
-            lambda tx, service, number: versions.set_package(
-                tx, service, number, upload.package, expect=expect
-            ),
-        )
+        upload = await self._unpack(call, record, await call.body.read(), draft)
+        async with stored(self.around, upload):
+            return await self._changed(
+                call,
+                lambda tx, service, number: versions.set_package(
+                    tx, service, number, upload.package, expect=expect
+                ),
+            )
 
     async def definition(self, call: Call) -> Reply:
         record = await find_service(self.around, call)
@@ -266,14 +268,13 @@ class _Versions:
 
         return self._version(await self.around.catalogue.write(call.actor, work), 201)
 
-    async def _upload(
+    async def _unpack(
         self, call: Call, record: ServiceRecord, body: bytes, base: VersionRecord | None
     ) -> Upload:
-        """A program that could be served with the settings of `base`, and is stored by now."""
+        """A program that could be served with the settings of `base`."""
         upload = await unpack(self.around, call, body, no_progress)
         needs = module_needs(self.around, record.name, base.settings if base else {})
         refuse_unfit(await look(self.around, upload, no_progress, needs, label=record.name))
-        await store(self.around, upload)
         return upload
 
     async def _changed(

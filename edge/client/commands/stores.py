@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,6 +51,27 @@ def _store_commands(group: click.Group, path: str, word: str) -> None:
         session.say(f"the {word} {store} is deleted")
 
     delete.help = f"Delete a {word} and all that is in it."
+
+
+def _remove_command(group: click.Group, path: str, entries: str, word: str, what: str) -> None:
+    """Deletes one entry; `entries` is what they are called below a store, `what` what names one."""
+
+    @group.command("rm")
+    @click.argument("store", shell_complete=names_below(path))
+    @click.argument("key", metavar=what)
+    @pass_session
+    def remove(session: Session, store: str, key: str) -> None:
+        session.api.call("DELETE", f"{path}/{part(store)}/{entries}/{part(key)}")
+        session.say(f"{key} is deleted")
+
+    remove.help = f"Delete {word}."
+
+
+def _of_each(first: str, second: str) -> Callable[[list[object]], RenderableType]:
+    """Shows two facts of each item, under their names."""
+    return lambda items: table(
+        (first, second), ((one.get(first), one.get(second)) for one in rows_of(items))
+    )
 
 
 def _stores(items: list[object]) -> RenderableType:
@@ -146,14 +167,7 @@ def put(
     session.show(answer, lambda found: f"{key} is stored, generation {found.get('generation')}")
 
 
-@kv.command()
-@click.argument("store", shell_complete=names_below("/v1/kv"))
-@click.argument("key")
-@pass_session
-def rm(session: Session, store: str, key: str) -> None:
-    """Delete a value."""
-    session.api.call("DELETE", f"/v1/kv/{part(store)}/keys/{part(key)}")
-    session.say(f"{key} is deleted")
+_remove_command(kv, "/v1/kv", "keys", "a value", "KEY")
 
 
 @kv.command()
@@ -181,12 +195,7 @@ def config_items(session: Session, store: str, prefix: str) -> None:
     """List items with their values."""
     query = {"prefix": prefix} if prefix else {}
     found = session.api.items(f"/v1/config-stores/{part(store)}/items", query)
-    session.show_items(
-        found,
-        lambda items: table(
-            ("key", "value"), ((one.get("key"), one.get("value")) for one in rows_of(items))
-        ),
-    )
+    session.show_items(found, _of_each("key", "value"))
 
 
 @config.command("get")
@@ -213,14 +222,7 @@ def config_put(
     session.show(answer, lambda _: f"{key} is set")
 
 
-@config.command("rm")
-@click.argument("store", shell_complete=names_below("/v1/config-stores"))
-@click.argument("key")
-@pass_session
-def config_rm(session: Session, store: str, key: str) -> None:
-    """Delete an item."""
-    session.api.call("DELETE", f"/v1/config-stores/{part(store)}/items/{part(key)}")
-    session.say(f"{key} is deleted")
+_remove_command(config, "/v1/config-stores", "items", "an item", "KEY")
 
 
 @click.group(cls=Group)
@@ -268,14 +270,7 @@ def secret_put(session: Session, store: str, name: str, file: BinaryIO | None) -
     session.show(answer, lambda _: f"{name} is set")
 
 
-@secret.command("rm")
-@click.argument("store", shell_complete=names_below("/v1/secret-stores"))
-@click.argument("name")
-@pass_session
-def secret_rm(session: Session, store: str, name: str) -> None:
-    """Delete a secret."""
-    session.api.call("DELETE", f"/v1/secret-stores/{part(store)}/secrets/{part(name)}")
-    session.say(f"{name} is deleted")
+_remove_command(secret, "/v1/secret-stores", "secrets", "a secret", "NAME")
 
 
 @secret.command("rotate")
@@ -303,12 +298,7 @@ _store_commands(acl, "/v1/acls", "list")
 def acl_entries(session: Session, store: str) -> None:
     """List networks and what is said of them."""
     found = session.api.items(f"/v1/acls/{part(store)}/entries")
-    session.show_items(
-        found,
-        lambda items: table(
-            ("prefix", "action"), ((one.get("prefix"), one.get("action")) for one in rows_of(items))
-        ),
-    )
+    session.show_items(found, _of_each("prefix", "action"))
 
 
 @acl.command("add")
