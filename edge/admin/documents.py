@@ -107,8 +107,8 @@ def check_params(operation: Operation, params: Mapping[str, str]) -> None:
 
 
 def is_yes(call: Call, name: str) -> bool:
-    """A query parameter whose schema is a boolean."""
-    return call.asked(name, "false") == "true"
+    """A query parameter whose schema is `schema.SWITCH`."""
+    return call.asked(name) in ("true", "1")
 
 
 def page_of(call: Call) -> Page:

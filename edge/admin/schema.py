@@ -91,6 +91,8 @@ def maybe(schema: Schema) -> Schema:
 
 ANY: Final[Schema] = {}
 YES_OR_NO: Final[Schema] = {"type": "boolean"}
+# The same as a query parameter, where people write 1 as well.
+SWITCH: Final[Schema] = {"type": "string", "enum": ["true", "false", "1", "0"]}
 FREE: Final[Schema] = {"type": "object"}  # an object that is described elsewhere
 
 

@@ -19,6 +19,7 @@ from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 from nacl.utils import random
 
+from edge.catalogue.durable import replace_file, temporary_of
 from edge.catalogue.ids import new_id
 from edge.errors import ConfigError, Problem
 
@@ -72,7 +73,7 @@ class Keyring:
         `needed` are the keys that secrets are sealed with.  Raises ConfigError, with nothing
         changed, when one is missing, when others can read the file, or when it is damaged.
         """
-        temporary = self._temporary()
+        temporary = temporary_of(self._path)
         temporary.unlink(missing_ok=True)  # of a process that was killed: never in use yet
         if self._path.is_symlink() or self._path.exists():
             self._keys = self._read()
@@ -166,22 +167,11 @@ class Keyring:
                 {"id": key.id, "key": base64.b64encode(key.key).decode("ascii")} for key in keys
             ]
         }
-        temporary = self._temporary()
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            temporary.unlink(missing_ok=True)
-            with open(os.open(temporary, flags, 0o600), "wb") as file:
-                file.write(json.dumps(document, indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(self._path)
-            _sync_directory(self._path.parent)
+            replace_file(self._path, json.dumps(document, indent=1).encode())
         except OSError as error:
             raise self._wrong(f"cannot be written: {error.strerror}") from error
         self._keys = keys
-
-    def _temporary(self) -> Path:
-        return self._path.with_name(self._path.name + ".tmp")
 
     def _wrong(self, why: str) -> ConfigError:
         return ConfigError(Problem("state_dir", f"{self._path} {why}"))
@@ -195,11 +185,3 @@ def _digest(key: _Key, store_id: str, value: bytes) -> bytes:
     """Keyed, and of one store: it tells its owner that two values are equal, and others nothing."""
     derived = hashlib.blake2b(key=key.key, person=b"edge digest").digest()
     return hashlib.blake2b(store_id.encode() + b"\0" + value, key=derived, digest_size=32).digest()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

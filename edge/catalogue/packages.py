@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge.catalogue.durable import sync_directory, write_new
 from edge.catalogue.ids import new_id
 from edge.errors import ApiRefused, ConfigError, Problem, Refusal
 
@@ -52,7 +53,7 @@ class PackageStore:
         """Make the directory; remove what a process that was killed left behind.  ConfigError."""
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            _sync(self._directory.parent)
+            sync_directory(self._directory.parent)
             status = self._directory.lstat()
             if status.st_uid != os.geteuid() or status.st_mode & 0o022:
                 raise ConfigError(
@@ -176,15 +177,12 @@ class PackageStore:
     def _write(self, path: Path, data: bytes) -> None:
         temporary = self._directory / f"{_TEMPORARY}{new_id()}"
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            with open(os.open(temporary, flags, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_new(temporary, data)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            _sync(self._directory)  # another thread may have made it, and not come to this yet
+            # Another thread may have made it, and not come to this yet.
+            sync_directory(self._directory)
             temporary.rename(path)
-            _sync(path.parent)
+            sync_directory(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -207,11 +205,3 @@ def _holds(path: Path, data: bytes) -> bool:
                 )
     except OSError:
         return False
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

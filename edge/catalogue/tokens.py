@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import sqlite3
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.catalogue.checks import read_text
+from edge.catalogue.durable import replace_file
 from edge.catalogue.ids import new_text
 from edge.catalogue.records import Page, Scope, Token
 from edge.errors import ApiRefused, ConfigError, Problem, Refusal
@@ -125,20 +125,8 @@ def bootstrap(tx: Transaction, path: Path) -> Token | None:
     if _administrators(tx):
         return None
     made, text = create(tx, BOOTSTRAP, [Scope.ADMIN, Scope.PURGE])
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        replace_file(path, f"{text}\n".encode("ascii"))
     except OSError as error:
         raise ConfigError(
             Problem("state_dir", f"{path} cannot be written: {error.strerror}")

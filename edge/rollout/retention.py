@@ -39,7 +39,9 @@ class Retention:
                 pass
             self._wake.clear()
             try:
-                await self._tidier.tidy()
+                gone = await self._tidier.tidy()
+                if gone:
+                    log.info("removed modules that no version has: %d", gone)
             except (ApiRefused, OSError) as error:
                 log.warning("clearing away failed; it is tried again: %s", error)
             except Exception:  # a bug of ours must not end the server

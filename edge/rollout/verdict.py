@@ -10,22 +10,6 @@ from edge.catalogue.records import Canary
 from edge.outcome import Ending
 from edge.telemetry import layout
 
-# Endings that its program is to blame for.  Not: what clients do (they leave, their bodies are too
-# long), and what the machine does (it is full, it is stopping).
-ERRORS: Final = (
-    Ending.GUEST_ERROR,
-    Ending.TRAP,
-    Ending.CPU_LIMIT,
-    Ending.WALL_LIMIT,
-    Ending.MEMORY_LIMIT,
-    Ending.STACK_LIMIT,
-    Ending.TABLE_LIMIT,
-    Ending.OUTPUT_LIMIT,
-    Ending.INCOMPLETE,
-    Ending.UNAVAILABLE,
-    Ending.QUARANTINED,
-    Ending.FAULT,
-)
 LIMITS: Final = (
     Ending.CPU_LIMIT,
     Ending.WALL_LIMIT,
@@ -33,6 +17,17 @@ LIMITS: Final = (
     Ending.STACK_LIMIT,
     Ending.TABLE_LIMIT,
     Ending.OUTPUT_LIMIT,
+)
+# Endings that its program is to blame for.  Not: what clients do (they leave, their bodies are too
+# long), and what the machine does (it is full, it is stopping).
+ERRORS: Final = (
+    Ending.GUEST_ERROR,
+    Ending.TRAP,
+    *LIMITS,
+    Ending.INCOMPLETE,
+    Ending.UNAVAILABLE,
+    Ending.QUARANTINED,
+    Ending.FAULT,
 )
 _OURS: Final = (Ending.OVERLOAD, Ending.MEMORY_PRESSURE, Ending.SHUTDOWN, Ending.LOOP)
 _SERVER_ERRORS: Final = range(5, layout.CLASSES)  # classes above 5xx are no HTTP either

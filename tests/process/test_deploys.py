@@ -280,6 +280,21 @@ def test_old_versions_go_with_their_packages(tmp_path: Path) -> None:
         assert len(list((tmp_path / "var" / "packages").glob("??/*"))) == 2
 
 
+def test_a_program_that_finds_no_room_is_refused_and_leaves_none_taken(tmp_path: Path) -> None:
+    small = config_of(service("filed", HELLO), workers=1, more="deploy: {service_bytes: 3KiB}\n")
+    with server(tmp_path, small, workers=1) as running:
+        deploy(running, "shop", "one")
+        large = program("two").replace(b"(memory", b'(data "%b") (memory' % (b"x" * 2000), 1)
+        refused = call(running, "PUT", "/v1/services/shop?activate=true", large)
+        assert refused.json["code"] == "quota"
+        assert "deploy.service_bytes" in refused.json["detail"]
+        assert said(running, HOST) == "one"
+        running.wait_for("removed modules that no version has: 1")
+        (left,) = (tmp_path / "var" / "packages").glob("??/*")
+        shown = call(running, "GET", "/v1/services/shop/versions").json["items"]
+        assert [item["package"]["sha256"] for item in shown] == [left.name]
+
+
 def test_a_body_above_every_bound_is_refused_in_words_before_it_is_sent(tmp_path: Path) -> None:
     with server(tmp_path, CONFIG, workers=2) as running:
         token = (running.state_dir / "admin.token").read_text().strip()

@@ -133,7 +133,7 @@ def test_followers_see_requests_that_end_well_and_others_see_those_that_do_not(
             found = next(line for line in lines if line)  # kept from before, or as it comes
             assert (found["service"], found["path"]) == ("bad", "/broken")
             assert (found["kind"], found["status"]) == ("access", 500)
-        with following(running, "/v1/services/shop/logs?follow=true&recent=0") as lines:
+        with following(running, "/v1/services/shop/logs?follow=1&recent=0") as lines:
             assert next(lines) == {}  # from here on nothing is missed
             running.get("/seen?secret=1", host=HOST)
             line = next(line for line in lines if line)

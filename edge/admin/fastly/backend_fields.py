@@ -8,17 +8,21 @@ they wrote.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from ipaddress import ip_address
 from typing import Final
 
+from edge.admin.fastly.part_fields import (
+    Data,
+    kept_of,
+    seconds_of,
+    take_counts,
+    take_texts,
+    take_times,
+)
 from edge.admin.fastly.shape import Form
 from edge.errors import ApiRefused, Refusal
 from edge.model.backend import Backend, Origin
 from edge.model.backend_reader import read_origin
-from edge.model.units import read_duration, write_duration
-
-Data = Mapping[str, object]
 
 # Fastly's field -> our key, and how many of its units are a second.
 _TIMES: Final = {
@@ -64,7 +68,7 @@ def changed(data: Data, form: Form) -> dict[str, object]:
             "request_condition belongs to VCL: the program chooses its backend; leave it out",
         )
     keys = {key: value for key, value in data.items() if key != "fastly"}
-    kept = _kept(data)
+    kept = kept_of(data)
     names = {theirs: _text(keys.get(ours)) or _text(kept.pop(theirs, ""))
              for theirs, ours in _TLS_NAMES.items()}  # fmt: skip
     origin = _origin(form, keys)
@@ -85,7 +89,7 @@ def changed(data: Data, form: Form) -> dict[str, object]:
 
 def shown(name: str, data: Data) -> dict[str, object]:
     """Every field of a backend but its service, version and times."""
-    kept = _kept(data)
+    kept = kept_of(data)
     origin = read_origin(_text(data.get("url")))
     defaults = Backend(name, origin)
     certificate = data.get("client_certificate")
@@ -108,8 +112,8 @@ def shown(name: str, data: Data) -> dict[str, object]:
         "client_cert": None,
     }
     for theirs, (ours, units) in _TIMES.items():
-        seconds = _seconds(data[ours]) if ours in data else getattr(defaults, ours)
-        fields[theirs] = round(seconds * units)
+        time = seconds_of(data[ours]) if ours in data else getattr(defaults, ours)
+        fields[theirs] = round(time * units)
     for theirs, ours in _COUNTS.items():
         fields[theirs] = int(str(data.get(ours, getattr(defaults, ours))))
     for theirs, ours in _TEXTS.items():
@@ -151,20 +155,9 @@ def _origin(form: Form, keys: Data) -> Origin:
 
 
 def _change_keys(form: Form, keys: dict[str, object]) -> None:
-    for theirs, (ours, units) in _TIMES.items():
-        number = form.number(theirs)
-        if number is not None:
-            keys[ours] = write_duration(float(Decimal(number) / units))
-    for theirs, ours in _COUNTS.items():
-        number = form.number(theirs)
-        if number is not None:
-            keys[ours] = str(number)
-    for theirs, ours in _TEXTS.items():
-        text = form.given(theirs)
-        if text:
-            keys[ours] = text
-        elif text is not None:
-            keys.pop(ours, None)
+    take_times(form, keys, _TIMES)
+    take_counts(form, keys, _COUNTS)
+    take_texts(form, keys, _TEXTS)
     verify = form.switch("ssl_check_cert")
     if verify is not None:
         keys["verify"] = _switch(verify)
@@ -224,15 +217,6 @@ def _change_tcp_keepalive(form: Form, keys: dict[str, object], kept: Data) -> No
     if kept.get("tcp_keepalive_enable") is False:
         seconds = 0
     keys["tcp_keep_alive"] = f"{seconds}s"
-
-
-def _kept(data: Data) -> dict[str, object]:
-    kept = data.get("fastly")
-    return dict(kept) if isinstance(kept, Mapping) else {}
-
-
-def _seconds(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else read_duration(str(value))
 
 
 def _switch(value: bool) -> str:

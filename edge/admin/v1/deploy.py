@@ -64,7 +64,7 @@ DEPLOYED = schema.obj(
     },
 )
 _QUERY = (
-    Parameter("activate", "Serve it at once.", schema.YES_OR_NO),
+    Parameter("activate", "Serve it at once.", schema.SWITCH),
     Parameter(
         "domain",
         "A host, perhaps with a path, that the service answers; more than one may be given. "
@@ -73,7 +73,7 @@ _QUERY = (
         many=True,
     ),
     Parameter("comment", "Of the version.", schema.text(0, 4096)),
-    Parameter("dry_run", "Check and compile, but store nothing.", schema.YES_OR_NO),
+    Parameter("dry_run", "Check and compile, but store nothing.", schema.SWITCH),
     *CANARY_QUERY,
 )
 

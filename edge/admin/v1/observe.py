@@ -43,7 +43,7 @@ _STATS: Final = schema.obj(
 )
 _LINES: Final[schema.Schema] = {"type": "string", "contentMediaType": NDJSON}
 _FILTERS: Final = (
-    Parameter("follow", "Go on with new lines until the client leaves.", schema.YES_OR_NO),
+    Parameter("follow", "Go on with new lines until the client leaves.", schema.SWITCH),
     Parameter(
         "recent",
         "Kept lines to begin with: 100 unless told.",
@@ -65,7 +65,7 @@ def routes(around: Around) -> list[Route]:
     its = _Watching(around)
     lines = Operation(
         "read_logs",
-        "Lines of a service, newest last; with `follow=true` as they are written",
+        "Lines of a service, newest last; with `follow=1` as they are written",
         "watching",
         query=_FILTERS,
         responses={200: _LINES},

@@ -50,7 +50,7 @@ def routes(around: Around) -> list[Route]:
     """Below `/v1/services`."""
     its = _Services(around)
     one = "/v1/services/{service}"
-    force = Parameter("force", "Deactivate it first if it is served.", schema.YES_OR_NO)
+    force = Parameter("force", "Deactivate it first if it is served.", schema.SWITCH)
     return [
         Route(
             "GET",

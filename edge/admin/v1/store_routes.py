@@ -64,7 +64,7 @@ class StoreRoutes:
         """With what the OpenAPI document says of them."""
         word, one = WORDS[self.kind], f"{self.path}/{{store}}"
         what = self.tag.replace("-", "_")
-        force = Parameter("force", "Delete it even if a served version links it.", schema.YES_OR_NO)
+        force = Parameter("force", "Delete it even if a served version links it.", schema.SWITCH)
         params = {"store": NAME}
         return [
             Route(
