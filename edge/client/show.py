@@ -33,9 +33,12 @@ def safe(value: object) -> Text:
             return Text(plain(str(value)))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Columns as wide as they need; in a pipe, words only."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, tight: bool = False
+) -> Table:
+    """Columns as wide as they need; in a pipe, words only.  `tight`: one space between them."""
+    padding = (0, 1, 0, 0) if tight else (0, 1)
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=padding)
     for name in columns:
         right = name.startswith(">")
         made.add_column(name.removeprefix(">").upper(), justify="right" if right else "left")

@@ -168,11 +168,11 @@ def _key(one: Mapping[str, object]) -> str:
 
 def _many(items: list[object], rates: Mapping[str, float]) -> RenderableType:
     columns = [
-        "service", ">requests", ">in flight", ">2xx", ">4xx", ">5xx", ">failed", ">p50", ">p99",
-        ">cpu p99", ">memory p99",
+        "service", ">requests", ">now", ">2xx", ">4xx", ">5xx", ">failed", ">p50", ">p99",
+        ">cpu p99", ">mem p99",
     ]  # fmt: skip
     if rates:
-        columns.insert(1, ">per second")
+        columns.insert(1, ">req/s")
 
     def row(one: Mapping[str, Any]) -> list[object]:
         codes, outcomes = one.get("by_code") or {}, one.get("by_outcome") or {}
@@ -194,7 +194,7 @@ def _many(items: list[object], rates: Mapping[str, float]) -> RenderableType:
             cells.insert(1, f"{rates.get(_key(one), 0.0):.1f}")
         return cells
 
-    return table(columns, map(row, rows_of(items)))
+    return table(columns, map(row, rows_of(items)), tight=True)
 
 
 def _one_service(found: dict[str, Any]) -> RenderableType:
