@@ -1,4 +1,4 @@
-"""The steps of the catalogue's format: files out there have taken them, so they stay as they are."""
+"""Steps of the catalogue's format: files out there have taken them, so they stay as they are."""
 
 from __future__ import annotations
 
