@@ -196,6 +196,7 @@ def test_a_guest_that_floods_the_log_holds_up_no_deployment(tmp_path: Path) -> N
 
         running.discard_log_while(flood)
         assert said(running, HOST) == "two"
-        kept = call(running, "GET", "/v1/services/loud/logs?recent=1000&stream=stderr").body
-        assert kept.count(b'xxx"') == 1000 or kept.count(b"\n") == 1000
+        kept = call(running, "GET", "/v1/services/loud/logs?recent=1000").body
+        assert kept.count(b"\n") == 1000  # records of its requests among them
+        assert kept.count(b'xxx"') >= 900
         assert running.metric("edge_worker_restarts_total") == 0
