@@ -59,7 +59,7 @@ class Lane:
             if error is not None:
                 answer.set_exception(error)
             else:
-                answer.set_result(value)  # type: ignore[arg-type]
+                answer.set_result(value)  # type: ignore[arg-type]  # what `work` gave: a T
 
         def job() -> None:
             value, failed = None, None

@@ -79,6 +79,7 @@ def read_definition(
         raise refused(problems)
     linked = {key: given.pop(key) for key in LINKS if key in given}
     reader = ServiceReader(Path("/"), Surroundings(defaults, ceilings, {}))
+    # The reader gives each field what its own annotation says.
     links = Links(**reader.changes(Links, node_from_plain(linked), ""))  # type: ignore[arg-type]
     problems = list(reader.problems)
     _check_links(links, problems)

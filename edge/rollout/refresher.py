@@ -28,6 +28,8 @@ MOST_SECONDS: Final = 60.0  # when workers refuse the same service again and aga
 # What is wrong with one service, and no reason for its neighbours to wait: a reload may give it a
 # name below `deploy.domain` that another one has.
 _OF_ONE: Final = (Refusal.NOT_ACTIVATED, Refusal.ROUTE_CONFLICT, Refusal.OWNED_BY_FILE)
+# What passes by itself: nobody says again that the store has changed.
+_PASSING: Final = (Refusal.BUSY, Refusal.STORAGE)
 
 
 class Refresher:
@@ -39,9 +41,7 @@ class Refresher:
         self._errands = errands
         self._stores: set[str] = set()
         self._services: set[str] = set()  # to be published again whatever they are linked to
-        self._delays: dict[
-            str, float
-        ] = {}  # of services that were refused: seconds to the next try
+        self._delays: dict[str, float] = {}  # of those that failed: seconds to the next try
         self._wake = asyncio.Event()
 
     def stores_changed(self, store_ids: Iterable[str]) -> None:
@@ -118,15 +118,12 @@ class Refresher:
 
         Returns the ids of those; each is tried again later, and later still when that fails too.
         """
-        loop = asyncio.get_running_loop()
         refused: list[str] = []
         for each in built:
             try:
                 await self._publisher.publish([each])
             except ApiRefused as error:
-                delay = self._delays.get(each.id, TROUBLE_SECONDS)
-                self._delays[each.id] = min(2 * delay, MOST_SECONDS)
-                loop.call_later(delay, self.services_changed, (each.id,))
+                self._try_later(each.id)
                 refused.append(each.id)
                 log.error(
                     "a changed store was not published; trying again: %s",
@@ -135,6 +132,13 @@ class Refresher:
                 )
         return refused
 
+    def _try_later(self, service_id: str) -> None:
+        """Look at one service again after a while, which doubles each time in a row."""
+        delay = self._delays.get(service_id, TROUBLE_SECONDS)
+        self._delays[service_id] = min(2 * delay, MOST_SECONDS)
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, self.services_changed, (service_id,))
+
     async def _build(self, service_id: str) -> Built | None:
         """The service as it is now; None when workers have that, or it cannot be had."""
         try:
@@ -142,8 +146,13 @@ class Refresher:
             built = await self._publisher.build(service_id, Serving.of(record))
         except ApiRefused as refused:
             log.error("service %s keeps what it has: %s", service_id, refused)
+            if refused.refusal in _PASSING:
+                self._try_later(service_id)
             return None
-        return None if self._publisher.is_served(built) else built
+        if self._publisher.is_served(built):
+            self._delays.pop(service_id, None)
+            return None
+        return built
 
 
 def _linked(tx: Transaction, changed: Iterable[str], again: Iterable[str]) -> set[str]:

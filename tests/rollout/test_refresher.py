@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from edge.catalogue import entries, parts, stores, versions
 from edge.catalogue.database import Transaction
 from edge.catalogue.records import PartKind, StoreKind
+from edge.errors import ApiRefused, Refusal
 from edge.model.limits import DEFAULT_CEILINGS
+from edge.rollout.publisher import Built
+from edge.rollout.wanted import Serving
 from edge.settings import Deploy
 from tests.support.loop import in_loop, turns
 from tests.support.rollout import ALICE, Yard, yard
@@ -186,6 +190,32 @@ async def test_a_publication_that_failed_is_tried_again(tmp_path: Path) -> None:
         change(at, store, b"blue")
         at.refresher.stores_changed([store])
         await until(at, {"shop": "blue"})
+
+
+@in_loop
+async def test_a_change_that_could_not_be_read_for_the_moment_is_not_forgotten(
+    tmp_path: Path,
+) -> None:
+    async with refreshing(tmp_path) as at:
+        store = make_store(at)
+        ids = [at.service(name, "one") for name in ("a", "b")]
+        linked(at, store, *ids)
+        for service_id in ids:
+            await at.changes.activate(ALICE, service_id, 1)
+        publisher = at.refresher._publisher
+        build, failing = publisher.build, [ids[0]]
+
+        async def busy_once(service_id: str, serving: Serving) -> Built:
+            if service_id in failing:
+                failing.remove(service_id)
+                raise ApiRefused(Refusal.BUSY, "too many requests wait for the catalogue")
+            return await build(service_id, serving)
+
+        with patch.object(publisher, "build", busy_once):
+            change(at, store, b"blue")
+            at.refresher.stores_changed([store])
+            await until(at, {"a": "", "b": "blue"})
+            await until(at, {"a": "blue", "b": "blue"})
 
 
 @in_loop

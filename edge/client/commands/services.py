@@ -74,7 +74,8 @@ def describe(session: Session, name: str) -> None:
     definition: dict[str, object] = {}
     if found.get("owner") != "file":
         listed = session.api.get(service_path(name, "activations"), limit=5).fields
-        history = rows_of(listed.get("items") or [])  # type: ignore[arg-type]
+        items = listed.get("items")
+        history = rows_of(items if isinstance(items, list) else [])
         number = found.get("active") or found.get("latest")
         if number:
             path = service_path(name, "versions", str(number), "definition")
