@@ -1,6 +1,6 @@
 # Two commands set everything up: `make run` serves the demo, `make test` passes the tests.
 # They need python3 (3.11 to 3.13) with venv, git and make; all else comes into $(VENV) and the
-# user's cache. Besides, `make test` wants Debian's rustc-web, cargo-web and rust-web-src (or
+# user's cache. Besides, `make test` wants Debian's curl, rustc-web, cargo-web and rust-web-src (or
 # EDGE_RUST_BIN, see docs/decisions/017-rust-guests.md), `make bench` its wrk and nginx-light.
 #
 #   PYTHON=python3.12   another interpreter; it gets a virtual environment of its own

@@ -16,6 +16,7 @@ import wasmtime
 
 from tests.support.deploys import HELLO, call, deploy
 from tests.support.server import ROOT, Server
+from tests.support.toolchain import MissingTool
 
 pytestmark = pytest.mark.process
 
@@ -45,10 +46,11 @@ def running(tmp_path: Path) -> Iterator[Server]:
         server.close()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_one_curl_deploys_and_the_service_answers_on_its_host_within_5_seconds(
     running: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if shutil.which("curl") is None:
+        raise MissingTool("curl, with which README deploys: apt-get install curl")
     (tmp_path / "hello.wasm").write_bytes(wasmtime.wat2wasm(HELLO.read_text()))
     found = re.search(r"```sh\n(curl .*?)```", README.read_text(), re.DOTALL)
     assert found is not None
